@@ -1,0 +1,1 @@
+"""Who runs what, where: Ray, Optuna, MLflow, reports and the command line."""

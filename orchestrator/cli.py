@@ -1,0 +1,112 @@
+"""What the commands' command lines share: options, and how an error ends a command."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped, UserError
+from search_spaces import Space, SpaceError, load
+from trainables.errors import InputError
+
+__all__ = [
+    "DURATION",
+    "data_option",
+    "expert_options",
+    "load_space",
+    "one_line_errors",
+    "quiet_option",
+    "workdir_option",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def one_line_errors(command: Command) -> Command:
+    """End a command with one line on stderr and the contract's exit code where the error is an expected one."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (UserError, ClusterError, NoTrialSucceeded, Stopped) as error:
+            _end(error, error.exit_code)
+        except (InputError, SpaceError) as error:
+            _end(error, UserError.exit_code)
+        except KeyboardInterrupt:
+            _end(Stopped("stopped by hand"), Stopped.exit_code)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _end(error: Exception, code: int) -> None:
+    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
+
+
+class _Duration(click.ParamType):
+    """A time such as 90s, 45m, 2h or 1.5d; a bare number is seconds."""
+
+    name = "duration"
+    _seconds = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}  # noqa: RUF012 - click keeps types as instances
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip())
+        if not match or float(match[1]) == 0:
+            self.fail(f"{value!r} is no duration; write 90s, 45m, 2h or 1.5d", param, ctx)
+        return float(match[1]) * self._seconds[match[2]]
+
+
+DURATION = _Duration()
+
+workdir_option = click.option(
+    "--workdir", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+    help="Folder for datasets, experts, sweeps and the MLflow and Optuna databases.",
+)  # fmt: skip
+data_option = click.option(
+    "--data", metavar="DIR", type=click.Path(path_type=Path), help="Where the dataset's own files are."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="No live view; only the result and errors.")
+
+_EXPERT_OPTIONS = (
+    click.option("--space", "space_name", required=True, metavar="NAME", help="A registered space, or a Python file."),
+    click.option("--experts", type=click.IntRange(min=1), metavar="E", help="Number of experts; default: the space's."),
+    workdir_option,
+    data_option,
+    click.option(
+        "--address", default="local", show_default=True, metavar="ADDRESS",
+        help="Ray: local (embedded), auto, HOST:PORT or ray://HOST:PORT.",
+    ),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the space."),
+    click.option("--retrain-corrupt", is_flag=True, help="Train experts again whose files are corrupt."),
+    quiet_option,
+)  # fmt: skip
+
+
+def expert_options(command: Command) -> Command:
+    """Add the options of every command that needs a space's experts."""
+    for option in reversed(_EXPERT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_space(name: str, overrides: tuple[str, ...], **options: int | None) -> Space:
+    """Load a space and apply `--set` and those options (such as trials=8) that were given."""
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise UserError(f"--set takes KEY=VALUE, not {override!r}")
+        settings[key.strip()] = value.strip()
+    for key, given in options.items():
+        if given is not None:
+            settings[key] = given
+    space = load(name)
+    return space.override(settings) if settings else space

@@ -1,0 +1,81 @@
+"""Pictures: synthetic sets, and the trials of a search."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from orchestrator.trials import TrialRecord
+
+__all__ = ["draw_set", "draw_sets", "draw_trials"]
+
+MAX_CLASSES, MAX_IPC = 20, 10
+_COLOURS = {"finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b"}
+
+
+def draw_set(path: Path, images: Tensor, class_names: Sequence[str]) -> None:
+    """Draw a set in default order, a column a class; of a large set the first classes and images.
+
+    Args:
+        path: PNG to write.
+        images: Displayable, float [ipc·C, ch, H, W] in [0, 1].
+        class_names: Names of the C classes.
+    """
+    draw_sets(path, {"": images}, class_names)
+
+
+def draw_sets(path: Path, sets: dict[str, Tensor], class_names: Sequence[str]) -> None:
+    """Draw several sets below each other, each under its title; see `draw_set`."""
+    classes = min(len(class_names), MAX_CLASSES)
+    rows = [min(len(images) // len(class_names), MAX_IPC) for images in sets.values()]
+    size = 0.75
+    figure = plt.figure(figsize=(size * classes + 0.3, sum(size * count + 0.45 for count in rows)), dpi=120)
+    parts = figure.subfigures(len(sets), 1, height_ratios=[size * count + 0.45 for count in rows], squeeze=False)
+    for (title, images), count, part in zip(sets.items(), rows, parts[:, 0], strict=True):
+        ipc = len(images) // len(class_names)
+        if title:
+            part.suptitle(title, fontsize=9, y=0.99)
+        axes = part.subplots(count, classes, squeeze=False)
+        part.subplots_adjust(
+            left=0.01, right=0.99, bottom=0.02, top=1 - 0.36 / (size * count + 0.45), wspace=0.06, hspace=0.06
+        )
+        for label in range(classes):
+            axes[0, label].set_title(class_names[label][:10], fontsize=6, pad=2)
+            for row in range(count):
+                image = images[label * ipc + row]
+                axes[row, label].imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+                axes[row, label].axis("off")
+    figure.savefig(path, facecolor="white")
+    plt.close(figure)
+
+
+def draw_trials(path: Path, records: Sequence[TrialRecord], best: TrialRecord) -> None:
+    """Draw the search: accuracy over iterations, and each trial's matching range against its accuracy."""
+    figure, (curves, ranges) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=120, constrained_layout=True)
+    for record in records:
+        marked = {"linewidth": 2.5, "zorder": 3} if record.number in (0, best.number) else {"linewidth": 1.0}
+        colour = "#d35400" if record.number == 0 else _COLOURS[record.status]
+        if record.number == best.number:
+            colour = "#1e8449"
+        curves.plot(list(record.rungs), list(record.rungs.values()), marker="o", markersize=3, color=colour, **marked)
+        if record.last is not None:
+            settings = record.settings
+            ranges.plot([settings["T_minus"], settings["T_plus"]], [record.last] * 2, color=colour, **marked)
+    curves.set(xlabel="distillation iteration", ylabel="validation accuracy", title="Search")
+    ranges.set(xlabel="expert epoch (matching range T⁻ to T⁺)", ylabel="validation accuracy, last rung", title="Ranges")
+    legend = {"best": "#1e8449", "reference (trial 0)": "#d35400", **_COLOURS}
+    statuses = {record.status for record in records}
+    shown = {name: colour for name, colour in legend.items() if name not in _COLOURS or name in statuses}
+    curves.legend(
+        [Line2D([], [], color=colour) for colour in shown.values()], list(shown), fontsize=7, loc="lower right"
+    )
+    for axis in (curves, ranges):
+        axis.grid(alpha=0.25)
+    figure.savefig(path)
+    plt.close(figure)

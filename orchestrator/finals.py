@@ -1,0 +1,104 @@
+"""The finals: the one place where the test split is read, once.
+
+Winner, reference setting, random real images and the full training set each train several fresh networks under the
+final protocol; network k starts from the same initial parameters for every set.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from orchestrator.cluster import Resources
+from orchestrator.inputs import Inputs
+from orchestrator.live import progress_bar
+from orchestrator.statistics import summarize
+from trainables.augmentation import Augmentation
+from trainables.config import Protocol
+from trainables.datasets import load
+from trainables.evaluation import Metrics, evaluate
+from trainables.initialization import real_images
+from trainables.labels import default_order_labels
+from trainables.networks import ConvNet
+from trainables.seeding import seed_of
+
+__all__ = ["run_finals", "train_and_test"]
+
+FULL_DATA = "full_data"
+
+
+def train_and_test(
+    dataset_path: Path,
+    images: Any,
+    network: ConvNet,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seed: int,
+    device: str,
+) -> Metrics:
+    """Train one network on images (float32 array, default order; None: the training split) and test it."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    dataset = load(dataset_path, splits=("train", "test"))
+    if images is None:
+        labels = dataset.labels("train").to(device)
+        return evaluate(
+            network, dataset, "test", lambda index: dataset.normalized("train", index).to(device), labels,
+            protocol=protocol, augmentation=augmentation, seed=seed,
+        )  # fmt: skip
+    pixels = torch.tensor(images, device=device)
+    labels = default_order_labels(len(pixels) // dataset.classes, dataset.classes).to(device)
+    return evaluate(
+        network, dataset, "test", pixels.__getitem__, labels, protocol=protocol, augmentation=augmentation, seed=seed
+    )
+
+
+def run_finals(inputs: Inputs, resources: Resources, sets: dict[str, Tensor], console: Console) -> dict[str, Any]:
+    """Train and test on each set and return `finals` of result.json.
+
+    Args:
+        inputs: The sweep's inputs.
+        resources: What one training takes.
+        sets: Synthetic sets by name, normalised float32 [ipc·C, ch, H, W] in default order.
+        console: Where progress is shown.
+    """
+    settings = inputs.settings
+    fixed, networks = settings.fixed, settings.fixed["final_networks"]
+    run = ray.remote(train_and_test).options(**resources.actor_options)
+    augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
+    jobs: dict[Any, tuple[str, int]] = {}
+    shared = {name: ray.put(images.numpy()) for name, images in sets.items()}
+    # The longest first, so that they do not end alone.
+    for name in (FULL_DATA, "random_real", *sets):
+        for number in range(networks):
+            images: Any = None
+            if name == "random_real":
+                draw = seed_of(settings.seed, "random real", number)
+                images = ray.put(real_images(inputs.dataset, fixed["ipc"], draw).numpy())
+            elif name in shared:
+                images = shared[name]
+            protocol = settings.full_data_protocol if name == FULL_DATA else settings.final_protocol
+            seed = seed_of(settings.seed, "finals", number)
+            reference = run.remote(
+                inputs.path.absolute(), images, inputs.network, protocol, augmentation, seed, resources.device
+            )
+            jobs[reference] = (name, number)
+    measured: dict[tuple[str, int], Metrics] = {}
+    with progress_bar(console, "Finals, networks", len(jobs)) as show:
+        waiting = list(jobs)
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            for reference in ready:
+                measured[jobs[reference]] = ray.get(reference)
+            show(len(measured))
+    return {
+        name: {
+            metric: summarize([asdict(measured[name, number])[metric] for number in range(networks)])
+            for metric in ("accuracy", "macro_f1", "macro_recall")
+        }
+        for name in (*sets, "random_real", FULL_DATA)
+    }

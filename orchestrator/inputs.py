@@ -1,0 +1,113 @@
+"""What the units of work of a sweep are given: prepared dataset, network, augmentation, the experts' store."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.cluster import Resources
+from orchestrator.live import progress_bar
+from orchestrator.settings import SweepSettings
+from trainables.actor import ExpertWork
+from trainables.augmentation import Augmentation, parse_families
+from trainables.datasets import ImageDataset, load, prepare
+from trainables.networks import ConvNet
+from trainables.trajectories import TrajectoryStore
+from trainables.trial import TrialWork
+
+__all__ = ["Inputs", "prepare_dataset", "prepare_inputs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What every stage after the first works on."""
+
+    settings: SweepSettings
+    path: Path
+    """The prepared dataset's file."""
+    dataset: ImageDataset
+    """Its training and validation split; the test split is opened by the finals alone."""
+    network: ConvNet
+    augmentation: Augmentation
+    """DSA of experts and distillation."""
+    store: TrajectoryStore
+
+    def expert_work(self, resources: Resources) -> ExpertWork:
+        """What an expert actor is asked to do."""
+        return ExpertWork(
+            dataset=self.path.absolute(),
+            store=self.settings.workdir.experts.absolute(),
+            identity=self.store.identity,
+            network=self.network,
+            recipe=self.settings.recipe,
+            augmentation=self.augmentation,
+            seed=self.settings.fixed["expert_seed"],
+            epochs=self.settings.space.horizon_epochs,
+            device=resources.device,
+        )
+
+    def trial_work(self, resources: Resources) -> TrialWork:
+        """What all trials share."""
+        fixed = self.settings.fixed
+        return TrialWork(
+            dataset=self.path.absolute(),
+            store=self.settings.workdir.experts.absolute(),
+            identity=self.store.identity,
+            network=self.network,
+            augmentation=self.augmentation,
+            experts=fixed["expert_count"],
+            epochs=self.settings.space.horizon_epochs,
+            protocol=self.settings.validation_protocol,
+            validation_networks=fixed["validation_networks"],
+            validation_every_iterations=fixed["validation_every_iterations"],
+            seed=self.settings.seed,
+            device=resources.device,
+        )
+
+
+def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
+    """Prepare the dataset (decoded once, then cached) and address the experts' store.
+
+    Raises:
+        DatasetError: The dataset is not there or not whole.
+        ConfigError: Network or augmentation cannot work with it.
+    """
+    fixed = settings.fixed
+    path = prepare_dataset(
+        settings.space.dataset, settings.workdir.datasets, settings.data, fixed["validation_share"], console
+    )
+    dataset = load(path)
+    network = ConvNet(
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        classes=dataset.classes,
+        depth=fixed["net_depth"],
+        width=fixed["net_width"],
+    )
+    augmentation = Augmentation(families=parse_families(fixed["augmentation"], dataset.augmentation))
+    identity = {
+        "dataset": {"name": dataset.name, "digest": dataset.digest},
+        "network": asdict(network),
+        "recipe": asdict(settings.recipe),
+        "augmentation": asdict(augmentation),
+        "seed": fixed["expert_seed"],
+    }
+    store = TrajectoryStore(settings.workdir.experts, identity, network)
+    return Inputs(
+        settings=settings, path=path, dataset=dataset, network=network, augmentation=augmentation, store=store
+    )
+
+
+def prepare_dataset(name: str, cache: Path, data: Path | None, validation_share: float, console: Console) -> Path:
+    """Return the prepared file of a dataset, decoding it under a progress bar where it is not there yet."""
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:  # only now is it known that there is something to decode, and how much
+                bars.append(stack.enter_context(progress_bar(console, f"Decoding {name}", total)))
+            bars[0](done)
+
+        return prepare(name, cache=cache, data=data, validation_share=validation_share, progress=progress)

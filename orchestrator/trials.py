@@ -1,0 +1,91 @@
+"""What became of the trials: their record, their ranking and their file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainables.trajectories import write_atomically
+
+__all__ = ["TrialRecord", "best_trial", "ranked", "trial_name", "write_parquet"]
+
+
+def trial_name(number: int) -> str:
+    """Return the name by which people see a trial; trial-000 is the reference setting."""
+    return f"trial-{number:03d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial that has ended."""
+
+    number: int
+    status: str
+    """finished, pruned or failed."""
+    settings: dict[str, Any]
+    """All resolved settings."""
+    rungs: dict[int, float]
+    """Validation accuracy by distillation iteration."""
+    seconds: float
+    """Wall-clock time in which the trial ran."""
+    reason: str
+    """Why it ended; empty if it finished."""
+
+    @property
+    def name(self) -> str:
+        """The trial's name."""
+        return trial_name(self.number)
+
+    @property
+    def iterations(self) -> int:
+        """Distillation iterations done."""
+        return max(self.rungs, default=0)
+
+    @property
+    def last(self) -> float | None:
+        """Validation accuracy at the last rung."""
+        return self.rungs[self.iterations] if self.rungs else None
+
+    @property
+    def best(self) -> float | None:
+        """Highest validation accuracy at any rung."""
+        return max(self.rungs.values(), default=None)
+
+
+def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials best first: those that went further before others, then by their last validation accuracy."""
+    return sorted(records, key=lambda record: (record.iterations, record.last or 0.0, -record.number), reverse=True)
+
+
+def best_trial(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """Return the best trial: of those that went furthest, the one with the highest last validation accuracy.
+
+    The last and not the best rung, so that nobody wins by having been measured more often.
+    """
+    candidates = [record for record in records if record.status != "failed" and record.rungs]
+    return ranked(candidates)[0] if candidates else None
+
+
+def write_parquet(path: Path, records: list[TrialRecord], searched: Iterable[str]) -> None:
+    """Write a row a trial: id, status, number, every setting, accuracy at each rung, best, iterations, seconds, reason."""
+    rungs = sorted({iteration for record in records for iteration in record.rungs})
+    searched = set(searched)
+    columns: dict[str, list[Any]] = {
+        "id": [record.name for record in records],
+        "status": [record.status for record in records],
+        "number": [record.number for record in records],
+    }
+    for key in sorted(records[0].settings, key=lambda key: (key not in searched, key)) if records else ():
+        columns[key] = [record.settings[key] for record in records]
+    for rung in rungs:
+        columns[f"validation_accuracy_{rung}"] = [record.rungs.get(rung) for record in records]
+    columns["validation_accuracy_last"] = [record.last for record in records]
+    columns["validation_accuracy_best"] = [record.best for record in records]
+    columns["iterations_done"] = [record.iterations for record in records]
+    columns["seconds"] = [record.seconds for record in records]
+    columns["reason"] = [record.reason for record in records]
+    table = pa.table(columns)
+    write_atomically(path, lambda aside: pq.write_table(table, aside))

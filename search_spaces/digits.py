@@ -1,0 +1,38 @@
+"""scikit-learn's 8×8 digits, 1 image per class: a whole sweep in minutes, with nothing to download."""
+
+from search_spaces.space import Fixed, Integer, Real, Space
+
+OURS = "ours, not the paper's"
+
+SPACE = Space(
+    name="digits",
+    title="Does an early matching range suit one image per class, on a dataset that a laptop can sweep?",
+    dataset="digits",
+    reference="our own reference, not the paper's: M-DATM has no setting for the digits",
+    parameters={
+        "N": Integer(10, 30, first=20, source=OURS),
+        "M": Integer(1, 3, first=2, source=OURS),
+        "T_minus": Integer(0, 14, first=0, source=OURS),
+        "T_width": Integer(1, 6, first=6, source=OURS),
+        "T_growth": Integer(0, 2, first=2, source=OURS),
+        "interval": Fixed(25, source=OURS),
+        "lr_pixel": Real(1.0, 100.0, first=10.0, log=True, source=OURS),
+        "lr_alpha": Real(1e-7, 1e-4, first=1e-5, log=True, source=OURS),
+        "batch_syn": Fixed(10, source=OURS),
+        "ipc": Fixed(1, source=OURS),
+        "iterations": Fixed(150, source=OURS),
+        "expert_count": Fixed(8, source=OURS),
+        "horizon_epochs": Fixed(25, source="the largest T_plus + M of this space"),
+        "expert_batch_size": Fixed(32, source=OURS),
+        "validation_share": Fixed(0.25, source=OURS),
+        "net_depth": Fixed(2, source=OURS),
+        "net_width": Fixed(32, source=OURS),
+        "validation_epochs": Fixed(300, source=OURS),
+        "validation_networks": Fixed(2, source=OURS),
+        "full_data_epochs": Fixed(60, source=OURS),
+        "trials": Fixed(12, source=OURS),
+        "validation_every_iterations": Fixed(25, source=OURS),
+        "first_rung_iterations": Fixed(50, source=OURS),
+        "reduction_factor": Fixed(2, source=OURS),
+    },
+)

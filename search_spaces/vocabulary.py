@@ -1,0 +1,187 @@
+"""Every key that a space may set: its type, default, rule, meaning and source.
+
+The names are those of DESIGN.md's contract; the sources are sections of METHOD. T and T_plus are not keys: the range is
+drawn as a start and two widths (T = T_minus + T_width, T_plus = T + T_growth), so that no draw can have them in the
+wrong order.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from search_spaces.dimensions import SpaceError, Value, is_number, is_whole
+
+__all__ = ["DERIVED", "VOCABULARY", "Key", "key", "nearest"]
+
+DERIVED = {"T": "T_minus + T_width", "T_plus": "T_minus + T_width + T_growth"}
+"""What follows from the keys, and how."""
+
+AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+class _Rule(NamedTuple):
+    text: str
+    holds: Callable[[Any], bool]
+
+
+_ANY = _Rule("", lambda _: True)
+_AT_LEAST_0 = _Rule("of at least 0", lambda value: value >= 0)
+_AT_LEAST_1 = _Rule("of at least 1", lambda value: value >= 1)
+_AT_LEAST_2 = _Rule("of at least 2", lambda value: value >= 2)
+_POSITIVE = _Rule("larger than 0", lambda value: value > 0)
+_FRACTION = _Rule("of at least 0 and less than 1", lambda value: 0 <= value < 1)
+_UP_TO_HALF = _Rule("larger than 0 and at most 0.5", lambda value: 0 < value <= 0.5)
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(f"({' or '.join(names)})", lambda value: value in names)
+
+
+def _is_augmentation(value: str) -> bool:
+    names = value.split("_")
+    return value in ("dataset", "none") or (set(names) <= set(AUGMENTATIONS) and len(set(names)) == len(names))
+
+
+_AUGMENTATION = _Rule(
+    f"(dataset, none, or different names of {', '.join(AUGMENTATIONS)} joined by _)", _is_augmentation
+)
+
+_KINDS: dict[type, tuple[str, Callable[[object], bool]]] = {
+    int: ("a whole number", is_whole),
+    float: ("a finite number", is_number),
+    str: ("a word", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One name that a space may set."""
+
+    name: str
+    kind: type
+    default: Value | None
+    """What a space that leaves the key out gets; None where every space must choose."""
+    rule: _Rule
+    searchable: bool
+    """Whether trials of one sweep may differ in it."""
+    meaning: str
+    source: str
+    """Where the default, or the key's meaning, comes from."""
+
+    def check(self, value: object) -> Value:
+        """Return `value` as the key's type.
+
+        Raises:
+            SpaceError: if it is of another type or breaks the rule.
+        """
+        kind, fits = _KINDS[self.kind]
+        if not fits(value) or not self.rule.holds(value):
+            raise SpaceError(f"{self.name} must be {' '.join([kind, self.rule.text]).strip()}, not {value!r}")
+        checked: Value = self.kind(value)
+        return checked
+
+    def parse(self, text: str) -> Value:
+        """Return the value that `text`, from a command line, stands for, checked."""
+        text = text.strip()
+        value: object = text
+        if self.kind is bool:
+            # bool("false") is True: only the two words are taken.
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        elif self.kind is not str:
+            with contextlib.suppress(ValueError):  # check() says what is wanted and shows the text
+                value = self.kind(text)
+        return self.check(value)
+
+
+def _searchable(name: str, kind: type, rule: _Rule, meaning: str, source: str, default: Value | None = None) -> Key:
+    return Key(name, kind, default, rule, True, meaning, source)
+
+
+def _fixed(name: str, kind: type, rule: _Rule, meaning: str, source: str, default: Value | None = None) -> Key:
+    return Key(name, kind, default, rule, False, meaning, source)
+
+
+# fmt: off
+_KEYS = (
+    # Trajectory matching
+    _searchable("N", int, _AT_LEAST_1, "steps on the synthetic set, an iteration", "METHOD §2"),
+    _searchable("M", int, _AT_LEAST_1, "expert epochs matched", "METHOD §2"),
+    _searchable("T_minus", int, _AT_LEAST_0, "first start epoch", "METHOD §2"),
+    _searchable("T_width", int, _AT_LEAST_1, "epochs from T_minus to T, the first upper bound", "METHOD §2"),
+    _searchable("T_growth", int, _AT_LEAST_0, "epochs from T to T_plus, the last upper bound", "METHOD §2"),
+    _searchable("interval", int, _AT_LEAST_1, "iterations for each +1 of the upper bound", "METHOD §2"),
+    _searchable("lr_pixel", float, _POSITIVE, "learning rate of the synthetic images", "METHOD §2"),
+    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α; 0 keeps α", "METHOD §2"),
+    _searchable("alpha_init", float, _POSITIVE, "α before the first iteration", "DATM's lr_teacher, METHOD §2", 0.01),
+    _searchable("batch_syn", int, _AT_LEAST_1, "synthetic images a step; as many as the set or more: all", "METHOD §2"),
+    # Distillation
+    _fixed("ipc", int, _AT_LEAST_1, "images per class", "METHOD §2"),
+    _fixed("iterations", int, _AT_LEAST_1, "iterations of one distillation", "DATM, METHOD §2", 10_000),
+    _fixed("momentum_pixel", float, _FRACTION, "momentum of the images' SGD", "DATM, METHOD §2", 0.5),
+    _fixed("momentum_alpha", float, _FRACTION, "momentum of α's SGD", "DATM, METHOD §2", 0.5),
+    _fixed("max_matching_loss", float, _POSITIVE, "updates with a larger loss are skipped", "DATM, METHOD §2", 1.0),
+    _fixed("range_end", str, _one_of("exclusive", "inclusive"), "whether the upper bound is itself a start epoch",
+           "DATM's code, METHOD §2", "exclusive"),
+    _fixed("initialization", str, _one_of("correct", "real"),
+           "real images of the class: those that expert 0 classifies correctly first, or any",
+           "DATM, METHOD §2", "correct"),
+    # Experts
+    _fixed("expert_count", int, _AT_LEAST_1, "expert trajectories", "DATM, METHOD §1", 100),
+    _fixed("horizon_epochs", int, _AT_LEAST_1, "epochs of an expert; at least the largest T_plus + M", "METHOD §1"),
+    _fixed("expert_seed", int, _AT_LEAST_0, "seed of the experts, which sweeps share whatever their own", "ours", 0),
+    _fixed("expert_optimizer", str, _one_of("gsam", "sgd"), "optimiser of the experts", "FTD, METHOD §1", "gsam"),
+    _fixed("expert_lr", float, _POSITIVE, "learning rate of the experts, constant", "FTD, METHOD §1", 0.01),
+    _fixed("expert_momentum", float, _FRACTION, "momentum of the experts", "FTD, METHOD §1", 0.0),
+    _fixed("expert_weight_decay", float, _AT_LEAST_0, "weight decay of the experts", "FTD, METHOD §1", 0.0),
+    _fixed("expert_batch_size", int, _AT_LEAST_1, "real images a step of an expert", "FTD, METHOD §1", 256),
+    _fixed("sam_rho", float, _POSITIVE, "ρ: radius of GSAM's perturbation", "FTD, METHOD §1", 0.01),
+    _fixed("gsam_alpha", float, _AT_LEAST_0, "α of GSAM: weight of the orthogonal part", "DATM, METHOD §1", 0.3),
+    _fixed("sam_adaptive", bool, _ANY, "whether the perturbation scales with the parameters", "FTD, METHOD §1", True),
+    # Data and network
+    _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", "METHOD §4", "dataset"),
+    _fixed("validation_share", float, _UP_TO_HALF, "share of the training images held out for the search's objective",
+           "ours, METHOD §2", 0.1),
+    _fixed("net_depth", int, _AT_LEAST_1, "blocks of the ConvNet", "challenge, METHOD §3", 3),
+    _fixed("net_width", int, _AT_LEAST_1, "channels of the ConvNet", "challenge, METHOD §3", 128),
+    # Evaluation
+    _fixed("protocol_epochs", int, _AT_LEAST_1, "epochs of a network trained on a synthetic set in the finals",
+           "challenge, METHOD §3", 1001),
+    _fixed("validation_epochs", int, _AT_LEAST_1, "the same for the search's objective", "ours"),
+    _fixed("validation_networks", int, _AT_LEAST_1, "networks a value of the search's objective", "DATM, METHOD §2", 1),
+    _fixed("final_networks", int, _AT_LEAST_2, "networks an entry of the finals", "METHOD §7", 5),
+    _fixed("full_data_epochs", int, _AT_LEAST_1, "epochs on the full training set in the finals", "ours"),
+    # Search
+    _fixed("trials", int, _AT_LEAST_1, "trials, unless --trials says otherwise", "ours"),
+    _fixed("validation_every_iterations", int, _AT_LEAST_1, "iterations between two values of the objective", "ours"),
+    _fixed("first_rung_iterations", int, _AT_LEAST_1, "no trial is stopped before this many iterations", "ours"),
+    _fixed("reduction_factor", int, _AT_LEAST_2, "one trial in this many passes a rung", "ASHA's η", 3),
+)
+# fmt: on
+
+VOCABULARY = {entry.name: entry for entry in _KEYS}
+"""The keys by name, in the order in which they are drawn and shown."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, if any is near, and all of them."""
+    known = list(known)
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    guess = f"did you mean {lowered[close[0]]}? " if close else ""
+    return f"{guess}Known: {', '.join(known)}"
+
+
+def key(name: str) -> Key:
+    """Return the key of that name.
+
+    Raises:
+        SpaceError: if there is none; the message has the nearest one.
+    """
+    if name in DERIVED:
+        raise SpaceError(f"{name} follows from {DERIVED[name]} and cannot be set; set those")
+    if name not in VOCABULARY:
+        raise SpaceError(f"unknown parameter {name}; {nearest(name, VOCABULARY)}")
+    return VOCABULARY[name]

@@ -1,0 +1,78 @@
+"""`python -m search_spaces` as a shell sees it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from search_spaces import load, names
+from search_spaces.vocabulary import VOCABULARY
+
+
+def run(*args):
+    return subprocess.run([sys.executable, "-m", "search_spaces", *args], capture_output=True, encoding="utf-8")
+
+
+def test_the_list_has_every_space_and_nothing_cut():
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in names():
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
+        space = load(name)
+        wanted = (space.dataset, space.fixed["ipc"], len(space.searched), space.fixed["trials"], space.horizon_epochs)
+        assert [str(cell) for cell in wanted] == line.split()[-6:-1]
+    assert "…" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return run("ti_ranges")
+
+
+class TestOneSpace:
+    def test_it_shows_every_parameter_once_with_meaning_and_source(self, tiny):
+        assert (tiny.returncode, tiny.stderr) == (0, "")
+        space = load("ti_ranges")
+        for name, dimension in space.parameters.items():
+            (line,) = [line for line in tiny.stdout.splitlines() if line.split(" ")[0] == name and " = " not in line]
+            assert str(dimension) in line
+            assert VOCABULARY[name].meaning[:20] in line
+            assert dimension.source[:20] in line
+
+    def test_it_shows_trial_0_the_reference_and_the_rules(self, tiny):
+        space = load("ti_ranges")
+        for text in (
+            space.title,
+            space.reference,
+            "T = T_minus + T_width, T_plus = T_minus + T_width + T_growth",
+            "Bounds are inclusive; T_plus itself is exclusive as a start epoch unless range_end=inclusive.",
+            "the largest T_plus + M is 44, the experts have 44 epochs",
+        ):
+            assert text in tiny.stdout
+        (line,) = [line for line in tiny.stdout.splitlines() if line.startswith("lr_alpha ")]
+        assert line.split()[:6] == ["lr_alpha", "1e-06", "…", "0.001,", "log", "0.0001"]
+
+
+def test_a_users_file_whose_texts_look_like_markup(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom search_spaces import load\n"
+        "SPACE = replace(load('digits'), name='mine', title='[bold]why[/nonsense] [?]')\n"
+    )
+    done = run(str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[bold]why[/nonsense] [?]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("ti_range", "Error: unknown space ti_range; did you mean ti_ranges?"),
+        ("missing.py", "Error: missing.py: there is no such file"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(argument, said):
+    done = run(argument)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1

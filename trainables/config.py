@@ -1,0 +1,163 @@
+"""Settings of one unit of work, frozen and validated at construction.
+
+The fields carry the names that search spaces use, so that `from_settings` can pick them out of a trial's flat settings.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from trainables.errors import ConfigError
+from trainables.schedule import MatchingRange
+
+__all__ = ["DistillationConfig", "ExpertRecipe", "Protocol"]
+
+
+def _require(rule: bool, message: str) -> None:
+    if not rule:
+        raise ConfigError(message)
+
+
+def _require_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(math.isfinite(value) and value > 0, f"{name} must be larger than 0 and finite, not {value}")
+
+
+def _require_fraction(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(0 <= value < 1, f"{name} must lie in [0, 1), not {value}")
+
+
+class _FromSettings:
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from a flat mapping that holds at least every field's name; others' keys are left to their owners."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertRecipe(_FromSettings):
+    """How an expert is trained. METHOD §1."""
+
+    expert_optimizer: str = "gsam"
+    """gsam (FTD, DATM) or sgd (MTT)."""
+    expert_lr: float = 0.01
+    """Learning rate, constant."""
+    expert_momentum: float = 0.0
+    """Momentum of SGD."""
+    expert_weight_decay: float = 0.0
+    """Weight decay of SGD."""
+    expert_batch_size: int = 256
+    """Real images a step; the last, partial batch of an epoch is used."""
+    sam_rho: float = 0.01
+    """ρ: how far GSAM looks for the sharpest neighbour."""
+    gsam_alpha: float = 0.3
+    """α of GSAM: weight of the part of the gradient orthogonal to the perturbed one."""
+    sam_adaptive: bool = True
+    """Whether the perturbation scales with the parameters (ASAM), as in the reference code whatever its flag says."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        _require(
+            self.expert_optimizer in ("gsam", "sgd"), f"expert_optimizer is gsam or sgd, not {self.expert_optimizer}"
+        )
+        _require_positive(self, "expert_lr", "expert_batch_size", "sam_rho")
+        _require_fraction(self, "expert_momentum")
+        for name in ("expert_weight_decay", "gsam_alpha"):
+            _require(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig(_FromSettings):
+    """One M-DATM distillation. METHOD §2."""
+
+    ipc: int
+    """Images per class."""
+    N: int
+    """Inner steps on the synthetic set."""
+    M: int
+    """Expert epochs matched."""
+    T_minus: int
+    """First start epoch."""
+    T: int
+    """Upper bound of the start epoch at iteration 0."""
+    T_plus: int
+    """Largest upper bound of the start epoch."""
+    interval: int
+    """Iterations for each +1 of the upper bound."""
+    range_end: str = "exclusive"
+    """Whether the upper bound itself is a start epoch."""
+    lr_pixel: float
+    """Learning rate of the synthetic images."""
+    lr_alpha: float
+    """Learning rate of α; 0 keeps α as it is."""
+    alpha_init: float = 0.01
+    """α before the first iteration."""
+    batch_syn: int
+    """Synthetic images an inner step; as many as the set or more: the whole set every step."""
+    momentum_pixel: float = 0.5
+    """Momentum of the images' SGD."""
+    momentum_alpha: float = 0.5
+    """Momentum of α's SGD."""
+    max_matching_loss: float = 1.0
+    """Iterations with a larger, or no finite, matching loss update nothing."""
+    initialization: str = "correct"
+    """Initial images: real ones of the class, those that expert 0 classifies correctly first (correct) or any (real)."""
+    iterations: int = 10_000
+    """Iterations of the whole distillation."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        _require_positive(
+            self, "ipc", "N", "M", "lr_pixel", "alpha_init", "batch_syn", "max_matching_loss", "iterations"
+        )
+        _require_fraction(self, "momentum_pixel", "momentum_alpha")
+        _require(self.lr_alpha >= 0, f"lr_alpha must be at least 0, not {self.lr_alpha}")
+        _require(
+            self.initialization in ("correct", "real"),
+            f"initialization is correct or real, not {self.initialization}",
+        )
+        _ = self.matching_range
+
+    @property
+    def matching_range(self) -> MatchingRange:
+        """The start epochs that may be sampled."""
+        return MatchingRange(
+            T_minus=self.T_minus, T=self.T, T_plus=self.T_plus, interval=self.interval, range_end=self.range_end
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a fresh network is trained on a set and tested; the defaults are the challenge's. METHOD §3.
+
+    The learning rate drops once, after `drop_after_epochs`, and the optimiser is replaced with it: momentum restarts.
+    """
+
+    epochs: int = 1001
+    """Epochs of training."""
+    learning_rate: float = 0.01
+    """Learning rate before the drop."""
+    drop_after_epochs: int = 502
+    """Epochs at the first learning rate."""
+    drop_factor: float = 0.1
+    """What the learning rate is multiplied with at the drop."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD."""
+    batch_size: int = 256
+    """Images a step, shuffled; the last, partial batch is used."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        _require_positive(self, "epochs", "learning_rate", "batch_size", "drop_factor")
+        _require_fraction(self, "momentum")
+
+    @classmethod
+    def challenge(cls, epochs: int = 1001) -> Self:
+        """Return the challenge's protocol, or the same shortened to `epochs` with the drop at the same share of them."""
+        return cls(epochs=epochs, drop_after_epochs=round(epochs * 502 / 1001))

@@ -1,0 +1,228 @@
+"""The expert store: expert trajectories on disk, addressed by what shaped them, read through a memory map.
+
+    experts/<address>/manifest.json     what shaped them, the parameter layout, and each file's rows and SHA-256
+    experts/<address>/expert-0000.arrow one Arrow IPC file an expert: one row an epoch, float32 [P] in one column
+
+A file holds snapshots 0 (initial) to E (after E epochs), one record batch each. A store can only grow: an expert with
+more epochs replaces a shorter one whose snapshots it repeats.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from trainables.errors import ExpertFileError
+from trainables.networks import ConvNet
+
+__all__ = ["ExpertFile", "Trajectories", "TrajectoryStore", "write_atomically"]
+
+FORMAT_VERSION = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file aside, force it to disk, and give it its name; nothing is left if it fails."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertFile:
+    """What the manifest says of one expert's file."""
+
+    file: str
+    """Name inside the store's folder."""
+    rows: int
+    """Snapshots: epochs + 1."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the file."""
+    losses: list[float]
+    """Mean training loss of each epoch."""
+
+
+class TrajectoryStore:
+    """The experts of one recipe on one dataset, in one folder."""
+
+    def __init__(self, root: Path, identity: Mapping[str, Any], network: ConvNet) -> None:
+        """Address the store of `identity` (JSON: everything that shapes a trajectory) under `root`; creates nothing."""
+        self.identity = dict(identity)
+        canonical = json.dumps(self.identity, sort_keys=True)
+        self.address = hashlib.sha256(canonical.encode()).hexdigest()[:20]
+        self.folder = root / self.address
+        self.network = network
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest lies."""
+        return self.folder / "manifest.json"
+
+    def path(self, expert: int) -> Path:
+        """Where an expert's file lies."""
+        return self.folder / f"expert-{expert:04d}.arrow"
+
+    def read(self) -> dict[int, ExpertFile]:
+        """Return what the manifest lists, by expert; nothing if there is no manifest yet.
+
+        Raises:
+            ExpertFileError: The manifest cannot be read, or is of another version or network.
+        """
+        if not self.manifest_path.exists():
+            return {}
+        remedy = "delete its folder to train these experts again"
+        try:
+            manifest = json.loads(self.manifest_path.read_text())
+            version, layout = manifest["version"], manifest["layout"]
+            entries = {int(expert): ExpertFile(**entry) for expert, entry in manifest["experts"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ExpertFileError(f"{self.manifest_path} is not a manifest of experts ({error}); {remedy}") from error
+        if version != FORMAT_VERSION:
+            raise ExpertFileError(
+                f"{self.manifest_path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}"
+            )
+        if layout != [[name, list(shape)] for name, shape in self.network.layout]:
+            raise ExpertFileError(f"{self.manifest_path} describes another network than {self.network}; {remedy}")
+        return entries
+
+    def short(self, experts: Iterable[int], epochs: int) -> list[int]:
+        """Return those experts that are missing or have fewer than `epochs` epochs."""
+        listed = self.read()
+        return [expert for expert in experts if expert not in listed or listed[expert].rows < epochs + 1]
+
+    def corrupt(self, experts: Iterable[int]) -> dict[int, str]:
+        """Return what is wrong with each listed expert whose file is not the one the manifest describes.
+
+        Reads every byte: run it once before a sweep, not once a trial.
+        """
+        listed = self.read()
+        faults = {
+            expert: _fault(self.folder / listed[expert].file, listed[expert]) for expert in experts if expert in listed
+        }
+        return {expert: fault for expert, fault in faults.items() if fault}
+
+    def write(self, expert: int, snapshots: Sequence[Tensor], losses: Sequence[float]) -> ExpertFile:
+        """Write an expert's snapshots, each float32 [P], and return what the manifest must say; see `record`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.path(expert)
+        write_atomically(path, lambda aside: _write_snapshots(aside, snapshots))
+        return ExpertFile(
+            file=path.name,
+            rows=len(snapshots),
+            bytes=path.stat().st_size,
+            sha256=_sha256(path),
+            losses=list(losses),
+        )
+
+    def record(self, written: Mapping[int, ExpertFile]) -> None:
+        """Enter files in the manifest. One process at a time: hold `lock_path` locked."""
+        entries = {**self.read(), **written}
+        manifest = {
+            "version": FORMAT_VERSION,
+            "address": self.address,
+            "identity": self.identity,
+            "layout": [[name, list(shape)] for name, shape in self.network.layout],
+            "torch": ".".join(torch.__version__.split(".")[:2]),
+            "experts": {str(expert): asdict(entry) for expert, entry in sorted(entries.items())},
+        }
+        write_atomically(self.manifest_path, lambda aside: aside.write_text(json.dumps(manifest, indent=1)))
+
+    @property
+    def lock_path(self) -> Path:
+        """The file to lock while experts are trained into this store."""
+        return self.folder / ".lock"
+
+    def open(self, experts: Sequence[int], epochs: int) -> "Trajectories":
+        """Map experts into memory, each with snapshots 0 to `epochs`.
+
+        Raises:
+            ExpertFileError: An expert is missing, short or truncated; the message names the file.
+        """
+        listed = self.read()
+        return Trajectories([self._map(expert, listed.get(expert), epochs) for expert in experts])
+
+    def load_last(self, expert: int) -> tuple[list[Tensor], list[float]]:
+        """Return copies of all snapshots of a listed expert, and its losses, to extend it."""
+        entry = self.read()[expert]
+        rows = self._map(expert, entry, entry.rows - 1)
+        return [torch.from_numpy(row.copy()) for row in rows], list(entry.losses)
+
+    def _map(self, expert: int, entry: ExpertFile | None, epochs: int) -> list[np.ndarray]:
+        path = self.path(expert)
+        if entry is None or entry.rows < epochs + 1:
+            have = "none" if entry is None else entry.rows - 1
+            raise ExpertFileError(f"{path} needs {epochs} epochs and has {have}; train it with orchestrator.experts")
+        try:
+            rows = _map_snapshots(path, self.network.parameters)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ExpertFileError(f"{path} cannot be read ({error}); train it again with --retrain-corrupt") from error
+        if len(rows) < epochs + 1:
+            raise ExpertFileError(f"{path} holds {len(rows)} snapshots, its manifest says {entry.rows}")
+        return rows[: epochs + 1]
+
+
+class Trajectories:
+    """Memory-mapped snapshots of several experts; the pages are shared by every process of a node."""
+
+    def __init__(self, rows: list[list[np.ndarray]]) -> None:
+        """Hold the maps: `rows[expert][epoch]` is read-only float32 [P]."""
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Return the number of experts."""
+        return len(self._rows)
+
+    def snapshot(self, expert: int, epoch: int) -> Tensor:
+        """Return a copy, float32 [P], of an expert after `epoch` epochs.
+
+        A copy, because writing into a view on the map would crash the process.
+        """
+        return torch.from_numpy(self._rows[expert][epoch].copy())
+
+
+def _write_snapshots(path: Path, snapshots: Sequence[Tensor]) -> None:
+    parameters = snapshots[0].numel()
+    schema = pa.schema(
+        [pa.field("parameters", pa.list_(pa.float32(), parameters), nullable=False)],
+        metadata={"format_version": str(FORMAT_VERSION)},
+    )
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for snapshot in snapshots:
+            values = pa.array(snapshot.detach().cpu().contiguous().numpy(), type=pa.float32())
+            writer.write_batch(pa.record_batch([pa.FixedSizeListArray.from_arrays(values, parameters)], schema=schema))
+
+
+def _map_snapshots(path: Path, parameters: int) -> list[np.ndarray]:
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    rows = []
+    for index in range(reader.num_record_batches):
+        values = reader.get_batch(index).column(0).values
+        rows.append(np.frombuffer(values.buffers()[1], dtype=np.float32, count=parameters, offset=4 * values.offset))
+    return rows
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fault(path: Path, entry: ExpertFile) -> str | None:
+    if not path.exists():
+        return "it is missing"
+    if (size := path.stat().st_size) != entry.bytes:
+        return f"it has {size} bytes, its manifest says {entry.bytes}"
+    return None if _sha256(path) == entry.sha256 else "its SHA-256 is not the one in its manifest"

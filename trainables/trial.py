@@ -1,0 +1,172 @@
+"""The distillation trial: the face that Ray Tune sees of `distillation.Distiller`. No arithmetic here.
+
+A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for all
+trials of a sweep (dataset, expert maps, initial images) is opened once a process and reused from trial to trial.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from safetensors.torch import load_file, save_file
+
+from trainables.augmentation import Augmentation
+from trainables.config import DistillationConfig, Protocol
+from trainables.datasets import load
+from trainables.distillation import Distiller
+from trainables.evaluation import evaluate
+from trainables.initialization import initial_images
+from trainables.labels import default_order_labels
+from trainables.networks import ConvNet
+from trainables.seeding import seed_of
+from trainables.trajectories import TrajectoryStore
+
+__all__ = ["DistillationTrial", "DivergedTrial", "TrialWork", "read_state"]
+
+_TENSORS_FILE, _NUMBERS_FILE = "distiller.safetensors", "distiller.json"
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the distiller's state that a checkpoint folder holds."""
+    numbers: dict[str, Any] = json.loads((folder / _NUMBERS_FILE).read_text())
+    return {**load_file(folder / _TENSORS_FILE), **numbers}
+
+
+class DivergedTrial(RuntimeError):
+    """A trial whose inner training diverges in every iteration of a rung."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialWork:
+    """What all trials of a sweep share; plain values that travel to any node."""
+
+    dataset: Path
+    """Prepared dataset file."""
+    store: Path
+    """Root folder of the expert stores."""
+    identity: dict[str, Any]
+    """What addresses the store."""
+    network: ConvNet
+    augmentation: Augmentation
+    experts: int
+    """Experts to match, from number 0 on."""
+    epochs: int
+    """Horizon: epochs that every expert has."""
+    protocol: Protocol
+    """How the search's validation trains a network."""
+    validation_networks: int
+    """Networks a validation averages over."""
+    validation_every_iterations: int
+    seed: int
+    """Seed of the distillation: the same for all trials, so that they differ by their settings alone."""
+    device: str
+    """cpu or cuda."""
+
+
+class DistillationTrial(tune.Trainable):
+    """Distils with one setting and reports the accuracy on the validation split at every rung."""
+
+    def setup(self, config: dict[str, Any], work: TrialWork) -> None:  # type: ignore[override]
+        """Open what all trials share, then begin this one."""
+        if work.device == "cpu":
+            torch.set_num_threads(1)
+        self._work = work
+        self._device = torch.device(work.device)
+        self._dataset = load(work.dataset)
+        store = TrajectoryStore(work.store, work.identity, work.network)
+        self._trajectories = store.open(range(work.experts), work.epochs)
+        self._initial: dict[tuple[int, str], torch.Tensor] = {}
+        # The evaluator's affine transforms do not align corners, the distillation's do. METHOD §3.
+        self._evaluation_augmentation = Augmentation(families=work.augmentation.families, align_corners=False)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one rung."""
+        config, distiller = self._distiller.config, self._distiller
+        began, first, skipped = time.perf_counter(), distiller.iteration, distiller.skipped
+        last = min(first + self._work.validation_every_iterations, config.iterations)
+        losses = [distiller.step().loss for _ in range(first, last)]
+        seconds = time.perf_counter() - began
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if not finite:
+            raise DivergedTrial(
+                f"diverged: no finite matching loss in iterations {first} to {last - 1} (α = {distiller.alpha:.3g}); "
+                "lower alpha_init or lr_pixel"
+            )
+        return {
+            "iteration": distiller.iteration,
+            "validation_accuracy": self._validate(),
+            "matching_loss": sum(finite) / len(finite),
+            "alpha": distiller.alpha,
+            "skip_rate": (distiller.skipped - skipped) / len(losses),
+            "image_displacement": distiller.displacement,
+            "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
+            "seconds_per_iteration": seconds / len(losses),
+            "done": distiller.iteration >= config.iterations,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the distiller's state: tensors as safetensors, numbers as JSON."""
+        state = self._distiller.state_dict()
+        tensors = {name: value.cpu() for name, value in state.items() if isinstance(value, torch.Tensor)}
+        numbers = {name: value for name, value in state.items() if name not in tensors}
+        save_file(tensors, Path(checkpoint_dir) / _TENSORS_FILE)
+        (Path(checkpoint_dir) / _NUMBERS_FILE).write_text(json.dumps(numbers))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
+        """Take up the distiller's state."""
+        self._distiller.load_state_dict(read_state(Path(checkpoint_dir)))
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        settings = DistillationConfig.from_settings(config)
+        self._distiller = Distiller(
+            settings,
+            network=self._work.network,
+            trajectories=self._trajectories,
+            images=self._initial_images(settings).to(self._device),
+            labels=default_order_labels(settings.ipc, self._dataset.classes),
+            augmentation=self._work.augmentation,
+            seed=self._work.seed,
+        )
+
+    def _initial_images(self, settings: DistillationConfig) -> torch.Tensor:
+        key = (settings.ipc, settings.initialization)
+        if key not in self._initial:
+            self._initial[key] = initial_images(
+                settings.initialization,
+                self._dataset,
+                settings.ipc,
+                self._work.seed,
+                network=self._work.network,
+                trajectories=self._trajectories,
+                epoch=self._work.epochs,
+                device=self._device,
+            )
+        return self._initial[key]
+
+    def _validate(self) -> float:
+        """Return the mean accuracy on the validation split of fresh networks trained on the synthetic set."""
+        accuracies = [
+            evaluate(
+                self._work.network,
+                self._dataset,
+                "validation",
+                self._distiller.images.__getitem__,
+                self._distiller.labels,
+                protocol=self._work.protocol,
+                augmentation=self._evaluation_augmentation,
+                seed=seed_of(self._work.seed, "validation", number),
+            ).accuracy
+            for number in range(self._work.validation_networks)
+        ]
+        return sum(accuracies) / len(accuracies)
