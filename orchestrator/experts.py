@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.address import check_answers
 from orchestrator.cli import expert_options, load_space, one_line_errors
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, UserError
@@ -130,7 +131,8 @@ def _train(
     epochs = inputs.settings.space.horizon_epochs
     work = ray.put(inputs.expert_work(resources))
     actors = [
-        ExpertActor.options(**resources.actor_options).remote(work) for _ in range(resources.workers(len(missing)))
+        ray.remote(ExpertActor).options(**resources.actor_options).remote(work)
+        for _ in range(resources.workers(len(missing)))
     ]
     queue, running, done = deque(missing), {}, dict.fromkeys(missing, 0)
 
@@ -166,7 +168,7 @@ def _train(
         ) from error
     finally:
         for actor in actors:
-            ray.kill(actor)
+            ray.kill(actor)  # type: ignore[arg-type]
 
 
 @click.command(help="Train the expert trajectories that a space can ask for, and nothing else.")
@@ -189,11 +191,13 @@ def main(
         retrain_corrupt=retrain_corrupt, quiet=quiet,
     )  # fmt: skip
     settings.workdir.check_writable()
+    check_answers(address)
     console = make_console(quiet=quiet)
 
     from orchestrator.cluster import connected
-    from orchestrator.inputs import prepare_inputs
+    from orchestrator.inputs import check_dataset, prepare_inputs
 
+    check_dataset(settings)
     with connected(address, None) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)

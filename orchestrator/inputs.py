@@ -14,10 +14,11 @@ from trainables.actor import ExpertWork
 from trainables.augmentation import Augmentation, parse_families
 from trainables.datasets import ImageDataset, load, prepare
 from trainables.networks import ConvNet
+from trainables.sources import find
 from trainables.trajectories import TrajectoryStore
 from trainables.trial import TrialWork
 
-__all__ = ["Inputs", "prepare_dataset", "prepare_inputs"]
+__all__ = ["Inputs", "check_dataset", "prepare_dataset", "prepare_inputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,15 @@ class Inputs:
             seed=self.settings.seed,
             device=resources.device,
         )
+
+
+def check_dataset(settings: SweepSettings) -> None:
+    """Refuse a dataset whose files are not there, before anything is started.
+
+    Raises:
+        DatasetError: Says what to put where.
+    """
+    find(settings.space.dataset, settings.data)
 
 
 def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:

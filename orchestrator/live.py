@@ -19,8 +19,8 @@ from orchestrator.trials import trial_name
 
 __all__ = ["SearchView", "progress_bar"]
 
-PLAIN_LINES = 5
-"""Lines that a progress bar becomes where there is no terminal."""
+PLAIN_LINES, PLAIN_PAUSE_S = 5, 2.0
+"""Lines that a progress bar becomes where there is no terminal, and how long it says nothing at first."""
 
 
 class _Rate(ProgressColumn):
@@ -43,9 +43,9 @@ def progress_bar(console: Console, title: str, total: int) -> Iterator[Callable[
 
     def update(done: int) -> None:
         nonlocal said
-        if (step := done * PLAIN_LINES // total) > said:
+        step, seconds = done * PLAIN_LINES // total, time.monotonic() - began
+        if step > said and seconds > PLAIN_PAUSE_S:
             said = step
-            seconds = time.monotonic() - began
             left = timedelta(seconds=round(seconds / done * (total - done)))
             console.print(f"{title}: {done}/{total} ({done / seconds:,.1f}/s, {left} left)")
 
@@ -68,7 +68,13 @@ class SearchView(tune.Callback):
         """Leave a terminal out of Tune's snapshot; whoever restores one brings a view of his own."""
         return {}
 
-    def setup(self, **info: Any) -> None:
+    def setup(
+        self,
+        stop: Any = None,
+        num_samples: int | None = None,
+        total_num_samples: int | None = None,
+        **info: Any,
+    ) -> None:
         """Start drawing."""
         self._began = time.monotonic()
         if self._live:

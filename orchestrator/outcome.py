@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk: result.json, trials.parquet, the winner's files, figures and report. DESIGN, Contracts."""
+"""What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
 import json
 from dataclasses import asdict
@@ -15,14 +15,14 @@ from orchestrator.report import FINAL_NAMES, write_report
 from orchestrator.search import REFERENCE_TRIAL, SearchOutcome
 from orchestrator.settings import SweepSettings
 from orchestrator.tracking import SweepRun, compare_url
-from orchestrator.trials import TrialRecord, write_parquet
+from orchestrator.trials import TrialRecord, best_trial, write_parquet
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
 from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
 from trainables.trajectories import write_atomically
 from trainables.trial import read_state
 
-__all__ = ["collect_result", "leave_files", "read_synthetic_sets"]
+__all__ = ["collect_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
 
 _FILES = {
     "synthetic": "synthetic.safetensors",
@@ -72,24 +72,25 @@ def _synthetic_set(inputs: Inputs, record: TrialRecord, state: dict[str, Any]) -
 
 def collect_result(
     settings: SweepSettings,
-    outcome: SearchOutcome,
-    best: TrialRecord,
+    status: str,
+    trials: list[TrialRecord],
     finals: dict[str, Any],
     experts: ExpertSummary,
     run: SweepRun,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Return what result.json holds; its form is a contract."""
-    statuses = [record.status for record in outcome.trials]
-    reference = next((record for record in outcome.trials if record.number == REFERENCE_TRIAL), None)
+    """Return what result.json holds; its form is a contract. Parts that a sweep did not come to are null or empty."""
+    statuses = [record.status for record in trials]
+    best = best_trial(trials)
+    reference = next((record for record in trials if record.number == REFERENCE_TRIAL), None)
     return {
         "version": 1,
         "sweep": settings.name,
         "space": settings.space.name,
-        "status": "finished",
+        "status": status,
         "seed": settings.seed,
         "trials": {status: statuses.count(status) for status in ("finished", "pruned", "failed")},
-        "best": _trial_entry(best),
+        "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
         "finals": finals,
         "experts": {key: value for key, value in asdict(experts).items() if key not in ("seconds", "losses")},
@@ -100,12 +101,18 @@ def collect_result(
             "parent_run_id": run.run_id,
             "compare_url": compare_url(run, list(run.trial_runs().values())),
         },
-        "files": dict(_FILES),
+        "files": dict(_FILES) if status == "finished" else {"trials": _FILES["trials"]},
     }
 
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:
     return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
+
+
+def leave_unfinished(settings: SweepSettings, trials: list[TrialRecord], result: dict[str, Any]) -> None:
+    """Write what a sweep has that was stopped or failed in its search: the trials and a result.json that says so."""
+    write_parquet(settings.folder / _FILES["trials"], trials, list(settings.space.searched))
+    _write_result(settings, result)
 
 
 def leave_files(
@@ -133,8 +140,12 @@ def leave_files(
             f"batch {protocol.batch_size}; {full.epochs} epochs on the full training set."
         ),
     )
+    _write_result(settings, result)
+
+
+def _write_result(settings: SweepSettings, result: dict[str, Any]) -> None:
     text = json.dumps(result, indent=1, allow_nan=False)
-    write_atomically(folder / "result.json", lambda aside: aside.write_text(text))
+    write_atomically(settings.folder / "result.json", lambda aside: aside.write_text(text))
 
 
 def _pictures(inputs: Inputs, sets: dict[str, SyntheticSet]) -> dict[str, torch.Tensor]:

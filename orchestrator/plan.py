@@ -112,7 +112,7 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
     table.add_row("at once", str(settings.concurrent or "all that fit"))
     table.add_row(
         "experts",
-        f"{plan.experts} × {plan.expert_epochs // plan.experts} epochs = {plan.expert_epochs} expert epochs, less those in the store",
+        f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",
     )
     table.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
     table.add_row(

@@ -26,7 +26,7 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for name, metrics in result["finals"].items():
         cells = [_mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
-        table.add_row(FINAL_NAMES.get(name, name), *cells)
+        table.add_row(FINAL_NAMES[name], *cells)
     return table
 
 
@@ -40,7 +40,7 @@ def write_report(
     searched: list[str],
     protocol: str,
 ) -> None:
-    """Write report.md: the answer, the ranked trials, the pictures and how to repeat it.
+    """Write report.md: the answer, the ranked trials, the pictures and the cost.
 
     Args:
         path: The file.
@@ -49,69 +49,75 @@ def write_report(
         title: The space's question.
         reference: Whose setting trial 0 is.
         searched: Names of the parameters that varied.
-        protocol: One line: how the finals trained.
+        protocol: How the finals trained, in a sentence.
     """
-    best, paper, finals = result["best"], result["paper"], result["finals"]
-    gain = finals["winner"]["accuracy"]["mean"] - finals["random_real"]["accuracy"]["mean"]
-    versus = finals["winner"]["accuracy"]["mean"] - finals["paper_setting"]["accuracy"]["mean"]
-    counts = result["trials"]
-    same = best["trial"] == paper["trial"]
-    lines = [
+    experts, seconds = result["experts"], result["seconds"]
+    parts = [
         f"# {result['sweep']}: {title}",
-        "",
-        f"The best setting, **{best['trial']}**, reaches **{_mean_std(finals['winner']['accuracy'])}** test accuracy, "
-        f"{gain:+.3f} against random real images of the same number"
-        + (", and is the reference setting itself." if same else f" and {versus:+.3f} against the reference setting."),
-        "",
-        f"Space `{result['space']}`, seed {result['seed']}; {counts['finished']} trials finished, {counts['pruned']} pruned, "
-        f"{counts['failed']} failed. Trial 0 is {reference}.",
-        "",
+        _headline(result),
+        _counts(result, reference),
         "## On the test split",
-        "",
         f"Read once, after the search. {protocol} Mean ± standard deviation over fresh networks.",
-        "",
-        "| trained on | accuracy | macro-F1 | macro-recall | n |",
-        "|---|---|---|---|---|",
+        _finals_table(result["finals"]),
+        "![Synthetic images before and after](figures/synthetic.png)",
+        "## Trials, best first",
+        "Accuracy on the validation split, which neither experts nor distillation saw; those that went furthest first.",
+        _trials_table(ranked(records), searched),
+        "![Search](figures/trials.png)",
+        "## Cost",
+        f"Experts {seconds['experts']:.0f} s ({experts['trained']} trained, {experts['reused']} reused), search "
+        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s.",
+        "## Files",
+        "- `synthetic.safetensors`: images, labels, α, normalisation, class names, settings, provenance\n"
+        "- `synthetic.pt`: the images alone, a float tensor in default order, as the challenge wants it\n"
+        "- `trials.parquet`, `result.json`, `settings.json`",
     ]
+    path.write_text("\n\n".join(parts) + "\n")
+
+
+def _headline(result: dict[str, Any]) -> str:
+    finals, best, paper = result["finals"], result["best"], result["paper"]
+    winner = finals["winner"]["accuracy"]
+
+    def gain(name: str) -> str:
+        return f"{winner['mean'] - finals[name]['accuracy']['mean']:+.3f}"
+
+    text = (
+        f"The best setting, **{best['trial']}**, reaches **{_mean_std(winner)}** test accuracy, "
+        f"{gain('random_real')} against random real images of the same number"
+    )
+    if paper and paper["trial"] == best["trial"]:
+        return f"{text}; it is the reference setting itself."
+    if "paper_setting" in finals:
+        return f"{text} and {gain('paper_setting')} against the reference setting."
+    return f"{text}; the reference setting left no synthetic set to compare with."
+
+
+def _counts(result: dict[str, Any], reference: str) -> str:
+    counts = result["trials"]
+    return (
+        f"Space `{result['space']}`, seed {result['seed']}; {counts['finished']} trials finished, "
+        f"{counts['pruned']} pruned, {counts['failed']} failed. Trial 0 is {reference}."
+    )
+
+
+def _finals_table(finals: dict[str, Any]) -> str:
+    lines = ["| trained on | accuracy | macro-F1 | macro-recall | n |", "|---|---|---|---|---|"]
     for name, metrics in finals.items():
         cells = " | ".join(_mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall"))
-        lines.append(f"| {FINAL_NAMES.get(name, name)} | {cells} | {metrics['accuracy']['n']} |")
-    lines += [
-        "",
-        "![Synthetic images before and after](figures/synthetic.png)",
-        "",
-        "## Trials, best first",
-        "",
-        "Accuracy on the validation split, which neither experts nor distillation saw; those that went further rank first.",
-        "",
-        "| trial | status | iterations | validation accuracy | " + " | ".join(searched) + " |",
-        "|---" * (4 + len(searched)) + "|",
-    ]
-    for record in ranked(records):
-        values = " | ".join(_number(record.settings[key]) for key in searched)
+        lines.append(f"| {FINAL_NAMES[name]} | {cells} | {metrics['accuracy']['n']} |")
+    return "\n".join(lines)
+
+
+def _trials_table(records: list[TrialRecord], searched: list[str]) -> str:
+    headings = ["trial", "status", "iterations", "validation accuracy", *searched]
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for record in records:
         accuracy = "–" if record.last is None else f"{record.last:.3f}"
-        status = (
-            record.status if not record.reason or record.status == "pruned" else f"{record.status}: {record.reason}"
-        )
-        lines.append(f"| {record.name} | {status} | {record.iterations} | {accuracy} | {values} |")
-    seconds = result["seconds"]
-    lines += [
-        "",
-        "![Search](figures/trials.png)",
-        "",
-        "## Cost",
-        "",
-        f"Experts {seconds['experts']:.0f} s ({result['experts']['trained']} trained, {result['experts']['reused']} reused), "
-        f"search {seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s.",
-        "",
-        "## Files",
-        "",
-        "- `synthetic.safetensors`: images, labels, α, normalisation, class names, settings, provenance",
-        "- `synthetic.pt`: the images alone, a float tensor in default order, as the challenge wants it",
-        "- `trials.parquet`, `result.json`, `settings.json`",
-        "",
-    ]
-    path.write_text("\n".join(lines))
+        values = [_number(record.settings[key]) for key in searched]
+        status = f"failed: {record.reason}" if record.status == "failed" else record.status
+        lines.append(f"| {' | '.join([record.name, status, str(record.iterations), accuracy, *values])} |")
+    return "\n".join(lines)
 
 
 def _mean_std(summary: dict[str, Any]) -> str:

@@ -4,9 +4,9 @@ This module alone knows Optuna's samplers and Tune's searcher and scheduler clas
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.trial import TrialState
@@ -38,6 +38,8 @@ class SearchOutcome:
     trials: list[TrialRecord]
     checkpoints: dict[int, tune.Checkpoint]
     """Last checkpoint of each trial that has one, by number."""
+    interrupted: bool
+    """Whether the search was stopped by a signal."""
 
 
 class StudySearch(OptunaSearch):
@@ -46,9 +48,9 @@ class StudySearch(OptunaSearch):
     Tune's own class reports a stopped trial as complete with its low-fidelity value, and drops its last report.
     """
 
-    def __init__(self, space: Space, *, study: str, storage: str, seed: int, trials: int) -> None:
+    def __init__(self, space: Space, *, study: str, storage: str, seed: int, trials: int, iterations: int) -> None:
         """Open or create the study and enqueue the reference setting as its first trial."""
-        self._iterations = space.fixed["iterations"].value
+        self._iterations = iterations
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
@@ -66,11 +68,12 @@ class StudySearch(OptunaSearch):
             study_name=study,
             storage=optuna.storages.RDBStorage(storage),
         )
+        self._opened = cast("optuna.Study", self._ot_study)
 
     @property
     def study(self) -> optuna.Study:
         """The study that holds every trial."""
-        return self._ot_study
+        return self._opened
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Propose a trial's settings, with its number among them."""
@@ -96,26 +99,25 @@ class StudySearch(OptunaSearch):
         if result:
             trial.set_user_attr("seconds", result["time_total_s"])
         if error:
-            self._ot_study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
         elif result and ended_as_planned(result, self._iterations):
-            self._ot_study.tell(trial, result[METRIC])
+            self.study.tell(trial, result[METRIC])
         else:
-            self._ot_study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
 
 
 class ReferenceSafeASHA(ASHAScheduler):
     """ASHA that counts the reference trial but never stops it: every sweep must say whether it beat the paper's."""
 
-    def __init__(self, space: Space) -> None:
-        """Take the rungs from the space."""
-        fixed = space.fixed
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
+        """Take the rungs from a space's fixed values."""
         super().__init__(
             time_attr="iteration",
             metric=METRIC,
             mode="max",
-            max_t=fixed["iterations"].value,
-            grace_period=fixed["first_rung_iterations"].value,
-            reduction_factor=fixed["reduction_factor"].value,
+            max_t=fixed["iterations"],
+            grace_period=fixed["first_rung_iterations"],
+            reduction_factor=fixed["reduction_factor"],
         )
         self.stopped: set[int] = set()
 
@@ -125,9 +127,21 @@ class ReferenceSafeASHA(ASHAScheduler):
         number = trial.config["trial_number"]
         if decision == TrialScheduler.STOP and not ended_as_planned(result, self._max_t):
             if number == REFERENCE_TRIAL:
-                return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+                return TrialScheduler.CONTINUE
             self.stopped.add(number)
         return decision
+
+
+class _Ending(tune.Callback):
+    """Tells a search that a signal ended from one that is over: Tune's `fit` returns alike from both."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self.interrupted = False
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Look for trials that were left as they were."""
+        self.interrupted = any(trial.status not in ("TERMINATED", "ERROR") for trial in trials)
 
 
 def ended_as_planned(result: dict[str, Any], iterations: int) -> bool:
@@ -160,8 +174,10 @@ def run_search(
         storage=f"sqlite:///{settings.workdir.optuna_database.absolute()}",
         seed=settings.seed,
         trials=trials,
+        iterations=settings.fixed["iterations"],
     )
-    scheduler = ReferenceSafeASHA(space)
+    scheduler = ReferenceSafeASHA(settings.fixed)
+    ending = _Ending()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(DistillationTrial, work=work), resources.per_worker),
         tune_config=tune.TuneConfig(
@@ -178,38 +194,42 @@ def run_search(
         run_config=tune.RunConfig(
             name=settings.tune_name,
             storage_path=settings.tune_folder,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, ending],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             verbose=0,
         ),
     )
-    results = tuner.fit()
-    errors = {result.config["trial_number"]: str(result.error) for result in results if result.error}
-    _write_reasons(search.study, scheduler.stopped, errors)
-    checkpoints = {result.config["trial_number"]: result.checkpoint for result in results if result.checkpoint}
-    return SearchOutcome(read_trials(search.study, space), checkpoints)
+    grid = tuner.fit()
+    results = {
+        (result.config or {}).get("trial_number", -1): result for result in map(grid.__getitem__, range(len(grid)))
+    }
+    errors = {number: str(result.error) for number, result in results.items() if result.error}
+    return SearchOutcome(
+        trials=read_trials(search.study, space, _reasons(search.study, scheduler.stopped, errors)),
+        checkpoints={number: result.checkpoint for number, result in results.items() if result.checkpoint},
+        interrupted=ending.interrupted,
+    )
 
 
 def _tune_name(trial: Any) -> str:
     return trial_name(trial.config["trial_number"])
 
 
-def _write_reasons(study: optuna.Study, stopped: set[int], errors: dict[int, str]) -> None:
-    """Keep with every trial of the study that did not finish why it ended."""
+def _reasons(study: optuna.Study, stopped: set[int], errors: dict[int, str]) -> dict[int, str]:
+    """Return why each trial that did not finish ended, by number."""
+    reasons = {}
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.FAIL:
-            lines = [line for line in errors.get(trial.number, "unknown").splitlines() if line.strip()]
-            reason = lines[-1].strip()
+            lines = [line for line in errors.get(trial.number, "").splitlines() if line.strip()]
+            reasons[trial.number] = lines[-1].strip() if lines else "its process died without a traceback"
         elif trial.state == TrialState.PRUNED:
-            ended = max(trial.intermediate_values, default=0)
-            reason = f"stopped by {'ASHA' if trial.number in stopped else 'the time budget'} at iteration {ended}"
-        else:
-            continue
-        study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            by = "ASHA" if trial.number in stopped else "the time budget or a signal"
+            reasons[trial.number] = f"stopped by {by} at iteration {max(trial.intermediate_values, default=0)}"
+    return reasons
 
 
-def read_trials(study: optuna.Study, space: Space) -> list[TrialRecord]:
-    """Return the trials of a study that have ended, by number."""
+def read_trials(study: optuna.Study, space: Space, reasons: Mapping[int, str]) -> list[TrialRecord]:
+    """Return the trials of a study that have ended, by number, with the reasons for which some did not finish."""
     records = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state not in _STATUS:
@@ -221,7 +241,7 @@ def read_trials(study: optuna.Study, space: Space) -> list[TrialRecord]:
                 settings=space.resolve(trial.params),
                 rungs=dict(sorted(trial.intermediate_values.items())),
                 seconds=float(trial.user_attrs.get("seconds", 0.0)),
-                reason=str(trial.user_attrs.get("reason", "")),
+                reason=reasons.get(trial.number, ""),
             )
         )
     return records

@@ -7,15 +7,19 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.address import check_answers
 from orchestrator.cli import DURATION, expert_options, load_space, one_line_errors
 from orchestrator.console import make_console
-from orchestrator.errors import NoTrialSucceeded, UserError
+from orchestrator.errors import NoTrialSucceeded, Stopped, UserError
 from orchestrator.plan import print_plan
 from orchestrator.settings import SweepSettings, Workdir
+
+if TYPE_CHECKING:
+    from orchestrator.search import SearchOutcome
 
 __all__ = ["main", "run_sweep"]
 
@@ -77,6 +81,7 @@ def main(
         print_plan(console, settings)
         return
     settings.workdir.check_writable()
+    check_answers(address)
     settings.check_new()
     run_sweep(settings)
 
@@ -105,9 +110,9 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     from orchestrator.cluster import connected
     from orchestrator.experts import check_experts, ensure_experts
     from orchestrator.finals import run_finals
-    from orchestrator.inputs import prepare_inputs
+    from orchestrator.inputs import check_dataset, prepare_inputs
     from orchestrator.live import SearchView
-    from orchestrator.outcome import collect_result, leave_files, read_synthetic_sets
+    from orchestrator.outcome import collect_result, leave_files, leave_unfinished, read_synthetic_sets
     from orchestrator.report import result_table
     from orchestrator.search import run_search
     from orchestrator.tracking import TrackingCallback, open_sweep_run
@@ -115,15 +120,16 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
 
     console = make_console(quiet=settings.quiet)
     clock = _Clock()
+    check_dataset(settings)
     with connected(settings.address, settings.gpus_per_trial) as resources:
         inputs = prepare_inputs(settings, console)
         check_experts(inputs)
-        settings.write()
-        console.print(f"Sweep {settings.name} in {settings.folder}")
         run = open_sweep_run(
             settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
             {**settings.fixed, "seed": settings.seed},
         )  # fmt: skip
+        settings.write()
+        console.print(f"Sweep {settings.name} in {settings.folder}")
         status = "FAILED"
         try:
             experts = ensure_experts(inputs, resources, console)
@@ -137,11 +143,14 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
             )
             tracking = TrackingCallback(run, inputs.dataset, settings.fixed["iterations"])
             outcome = run_search(settings, resources, inputs.trial_work(resources), [view, tracking])
-            best = best_trial(outcome.trials)
-            if best is None:
-                reasons = {record.reason for record in outcome.trials}
-                raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(sorted(reasons))}")
             clock.stop("search")
+            best = best_trial(outcome.trials)
+            if outcome.interrupted or best is None:
+                status = "KILLED" if outcome.interrupted else "FAILED"
+                word = "stopped" if outcome.interrupted else "failed"
+                result = collect_result(settings, word, outcome.trials, {}, experts, run, clock.seconds())
+                leave_unfinished(settings, outcome.trials, result)
+                raise _unfinished(settings, outcome)
 
             sets = read_synthetic_sets(inputs, outcome, best)
             finals = run_finals(
@@ -149,7 +158,7 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
             )
             clock.stop("finals")
 
-            result = collect_result(settings, outcome, best, finals, experts, run, clock.seconds())
+            result = collect_result(settings, "finished", outcome.trials, finals, experts, run, clock.seconds())
             leave_files(inputs, outcome, best, sets, result)
             run.log_result(result, settings.folder)
             status = "FINISHED"
@@ -165,6 +174,14 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
         f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir.root} --sweep {settings.name}"
     )
     return result
+
+
+def _unfinished(settings: SweepSettings, outcome: "SearchOutcome") -> Exception:
+    """Return the error that ends a sweep without a winner."""
+    if outcome.interrupted:
+        return Stopped(f"stopped by hand after {len(outcome.trials)} trials; they are kept in {settings.folder}")
+    reasons = sorted({record.reason for record in outcome.trials})
+    return NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def best_trial(records: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def write_parquet(path: Path, records: list[TrialRecord], searched: Iterable[str]) -> None:
-    """Write a row a trial: id, status, number, every setting, accuracy at each rung, best, iterations, seconds, reason."""
+    """Write a row a trial: id, status, number, every setting, accuracy at each rung, iterations, seconds, reason."""
     rungs = sorted({iteration for record in records for iteration in record.rungs})
     searched = set(searched)
     columns: dict[str, list[Any]] = {

@@ -100,7 +100,7 @@ class Space:
                     raw[name] = trial.suggest_categorical(name, dimension.options)
         return {name: value for name, value in self.resolve(raw).items() if name not in raw}
 
-    def resolve(self, raw: Mapping[str, Value]) -> dict[str, Value]:
+    def resolve(self, raw: Mapping[str, Value]) -> dict[str, Any]:
         """Return the complete settings of one point: every key of the vocabulary, then T and T_plus.
 
         Args:

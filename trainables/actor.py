@@ -1,10 +1,9 @@
-"""The expert actor: the face that Ray sees of `experts.ExpertTrainer`. No arithmetic here."""
+"""The expert actor: the face that Ray sees of `experts.ExpertTrainer`. No arithmetic here, and no need of Ray."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from trainables.augmentation import Augmentation
@@ -38,9 +37,11 @@ class ExpertWork:
     """cpu or cuda."""
 
 
-@ray.remote
 class ExpertActor:
-    """Trains one expert at a time, an epoch a call, so that the driver can draw progress and lose little."""
+    """Trains one expert at a time, an epoch a call, so that the driver can draw progress and lose little.
+
+    A plain class: the driver makes a Ray actor of it with `ray.remote`.
+    """
 
     def __init__(self, work: ExpertWork) -> None:
         """Open the dataset; it stays open for all experts of this actor."""

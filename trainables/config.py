@@ -105,7 +105,7 @@ class DistillationConfig(_FromSettings):
     max_matching_loss: float = 1.0
     """Iterations with a larger, or no finite, matching loss update nothing."""
     initialization: str = "correct"
-    """Initial images: real ones of the class, those that expert 0 classifies correctly first (correct) or any (real)."""
+    """Initial images: real ones of the class, those that expert 0 gets right first (correct) or any (real)."""
     iterations: int = 10_000
     """Iterations of the whole distillation."""
 
@@ -159,5 +159,5 @@ class Protocol:
 
     @classmethod
     def challenge(cls, epochs: int = 1001) -> Self:
-        """Return the challenge's protocol, or the same shortened to `epochs` with the drop at the same share of them."""
+        """Return the challenge's protocol, or the same over `epochs`, with the drop at the same share of them."""
         return cls(epochs=epochs, drop_after_epochs=round(epochs * 502 / 1001))

@@ -100,8 +100,9 @@ class ExpertTrainer:
 def sam_perturbation(theta: Tensor, gradient: Tensor, rho: float, *, adaptive: bool) -> Tensor:
     """Return e, [P]: ρ·θ²⊙g / (‖|θ|⊙g‖₂ + 1e-12) if adaptive (ASAM), else ρ·g / (‖g‖₂ + 1e-12). METHOD §1, step 2."""
     if adaptive:
-        return rho * theta.square() * gradient / ((theta.abs() * gradient).norm() + 1e-12)
-    return rho * gradient / (gradient.norm() + 1e-12)
+        scaled = theta.square() * gradient
+        return scaled.mul(rho / (torch.linalg.vector_norm(theta.abs() * gradient) + 1e-12))
+    return gradient.mul(rho / (torch.linalg.vector_norm(gradient) + 1e-12))
 
 
 def gsam_direction(gradient: Tensor, perturbed_gradient: Tensor, alpha: float) -> Tensor:

@@ -1,7 +1,7 @@
 """The distillation trial: the face that Ray Tune sees of `distillation.Distiller`. No arithmetic here.
 
-A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for all
-trials of a sweep (dataset, expert maps, initial images) is opened once a process and reused from trial to trial.
+A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for
+all trials of a sweep (dataset, expert maps, initial images) is opened once a process and reused from trial to trial.
 """
 
 import json

@@ -1,0 +1,110 @@
+"""Settings: every rule refuses with a message that names the field and the value."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+
+from trainables.config import DistillationConfig, ExpertRecipe, Protocol
+from trainables.errors import ConfigError
+
+VALID = {
+    "ipc": 10,
+    "N": 40,
+    "M": 2,
+    "T_minus": 0,
+    "T": 15,
+    "T_plus": 20,
+    "interval": 100,
+    "lr_pixel": 1000.0,
+    "lr_alpha": 1e-5,
+    "batch_syn": 1000,
+}
+NOT_POSITIVE = [0, -1, math.nan, math.inf]
+NOT_A_FRACTION = [-0.1, 1, 1.5, math.nan]
+
+
+def distillation(**changed):
+    return DistillationConfig(**{**VALID, **changed})
+
+
+@pytest.mark.parametrize(
+    ("build", "field", "values"),
+    [
+        *(
+            (distillation, field, NOT_POSITIVE)
+            for field in ("ipc", "N", "M", "lr_pixel", "alpha_init", "batch_syn", "max_matching_loss", "iterations")
+        ),
+        *((distillation, field, NOT_A_FRACTION) for field in ("momentum_pixel", "momentum_alpha")),
+        (distillation, "lr_alpha", [-1e-9, math.nan]),
+        (distillation, "initialization", ["noise", ""]),
+        (distillation, "range_end", ["open", ""]),
+        (distillation, "interval", [0, -1]),
+        *((ExpertRecipe, field, NOT_POSITIVE) for field in ("expert_lr", "expert_batch_size", "sam_rho")),
+        (ExpertRecipe, "expert_momentum", NOT_A_FRACTION),
+        *((ExpertRecipe, field, [-1e-9, math.nan]) for field in ("expert_weight_decay", "gsam_alpha")),
+        (ExpertRecipe, "expert_optimizer", ["adam", ""]),
+        *((Protocol, field, NOT_POSITIVE) for field in ("epochs", "learning_rate", "batch_size", "drop_factor")),
+        (Protocol, "momentum", NOT_A_FRACTION),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(build, field, values):
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{field} .*not {re.escape(str(value))}$"):
+            build(**{field: value})
+
+
+def test_the_bounds_themselves_are_allowed():
+    distillation(lr_alpha=0.0, momentum_pixel=0.0, momentum_alpha=0.0, T_minus=0, T=1, T_plus=1, interval=1)
+    ExpertRecipe(expert_weight_decay=0.0, gsam_alpha=0.0, expert_momentum=0.0)
+
+
+def test_a_range_without_a_start_is_refused():
+    with pytest.raises(ConfigError, match="T_minus < T ≤ T_plus, not 15, 15, 20"):
+        distillation(T_minus=15)
+
+
+def test_the_matching_range_is_that_of_the_fields():
+    config = distillation(T_minus=1, T=3, T_plus=4, interval=7, range_end="inclusive")
+    assert dataclasses.asdict(config.matching_range) == {
+        "T_minus": 1,
+        "T": 3,
+        "T_plus": 4,
+        "interval": 7,
+        "range_end": "inclusive",
+    }
+
+
+@pytest.mark.parametrize("kind", [DistillationConfig, ExpertRecipe])
+class TestFromSettings:
+    def settings(self, kind):
+        filled = distillation() if kind is DistillationConfig else ExpertRecipe(expert_lr=0.5)
+        return dataclasses.asdict(filled)
+
+    def test_takes_its_own_and_ignores_the_others(self, kind):
+        settings = self.settings(kind)
+        built = kind.from_settings({**settings, "net_depth": 3, "trials": 20})
+        assert dataclasses.asdict(built) == settings
+
+    def test_requires_all_of_its_own_also_those_with_a_default(self, kind):
+        settings = self.settings(kind)
+        for field in settings:
+            with pytest.raises(KeyError, match=field):
+                kind.from_settings({name: value for name, value in settings.items() if name != field})
+
+
+@pytest.mark.parametrize("config", [distillation(), ExpertRecipe(), Protocol()], ids=lambda c: type(c).__name__)
+def test_settings_are_frozen(config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, dataclasses.fields(config)[0].name, 1)
+
+
+class TestProtocol:
+    def test_the_defaults_are_the_challenges(self):
+        assert Protocol.challenge() == Protocol()
+        assert dataclasses.astuple(Protocol()) == (1001, 0.01, 502, 0.1, 0.9, 5e-4, 256)
+
+    @pytest.mark.parametrize(("epochs", "drop"), [(1001, 502), (100, 50), (301, 151), (10, 5)])
+    def test_a_shorter_one_drops_at_the_same_share(self, epochs, drop):
+        assert dataclasses.replace(Protocol(), epochs=epochs, drop_after_epochs=drop) == Protocol.challenge(epochs)

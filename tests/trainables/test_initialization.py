@@ -1,0 +1,133 @@
+"""The real images a synthetic set starts from: in default order, balanced, and those that experts get right."""
+
+import pytest
+import torch
+from references import module_of
+
+from trainables.errors import ConfigError
+from trainables.initialization import initial_images, real_images
+from trainables.trajectories import Trajectories
+
+LAST = 6
+
+
+@pytest.fixture
+def choose(small_digits, small_network, trajectories):
+    """Rows of the training split that an initialisation picked."""
+    rows = {image.numpy().tobytes(): row for row, image in enumerate(small_digits.normalized("train"))}
+    assert len(rows) == len(small_digits.split("train"))
+
+    def chosen(mode="correct", ipc=5, seed=0, experts=trajectories, epoch=LAST):
+        images = initial_images(
+            mode,
+            small_digits,
+            ipc,
+            seed,
+            network=small_network,
+            trajectories=experts,
+            epoch=epoch,
+            device=torch.device("cpu"),
+        )
+        assert (images.shape, images.dtype) == ((10 * ipc, 1, 8, 8), torch.float32)
+        return [rows[image.numpy().tobytes()] for image in images]
+
+    return chosen
+
+
+@pytest.fixture
+def right(small_digits, small_network):
+    """Which rows of the training split a network classifies correctly."""
+    images, labels = small_digits.normalized("train"), small_digits.labels("train")
+
+    def rows(theta):
+        with torch.no_grad():
+            predicted = module_of(small_network, theta)(images).argmax(dim=1)
+        return set((predicted == labels).nonzero().flatten().tolist())
+
+    return rows
+
+
+def says_always(label, network):
+    """An expert that gives every image the same label."""
+    theta = torch.zeros(network.parameters)
+    network.unflatten(theta)["linear.bias"][label] = 1
+    return theta
+
+
+def experts_of(*thetas):
+    return Trajectories([[theta.numpy()] for theta in thetas])
+
+
+@pytest.mark.parametrize("mode", ["correct", "real"])
+class TestBoth:
+    @pytest.mark.parametrize("ipc", [1, 5, 20])
+    def test_classes_are_balanced_and_in_default_order_without_repeats(self, choose, small_digits, mode, ipc):
+        rows = choose(mode, ipc)
+        assert small_digits.labels("train", rows).tolist() == [index // ipc for index in range(10 * ipc)]
+        assert len(set(rows)) == 10 * ipc
+
+    def test_the_seed_decides(self, choose, mode):
+        assert choose(mode) == choose(mode)
+        assert choose(mode, seed=1) != choose(mode)
+
+    def test_more_images_per_class_begin_with_the_fewer(self, choose, mode):
+        few, many = choose(mode, 2), choose(mode, 6)
+        assert [many[6 * label : 6 * label + 2] for label in range(10)] == [
+            few[2 * label : 2 * label + 2] for label in range(10)
+        ]
+
+    def test_more_images_than_a_class_has_are_refused(self, choose, small_digits, mode):
+        counts = torch.bincount(small_digits.labels("train")).tolist()
+        ipc = min(counts) + 1
+        first = next(label for label, count in enumerate(counts) if count < ipc)
+        with pytest.raises(ConfigError, match=rf"class '{first}' has {counts[first]} training .* than ipc = {ipc}; lower"):
+            choose(mode, ipc)
+        assert len(choose(mode, min(counts))) == 10 * min(counts)
+
+
+class TestCorrect:
+    def test_are_the_first_of_the_random_order_that_expert_0_gets_right(self, choose, right, snapshots):
+        # ipc as large as the smallest class: each class's whole random order, in as far as it is that of `real`.
+        order, correct, ipc = choose("real", 95), right(snapshots[0][LAST]), 5
+        expected = [row for label in range(10) for row in [*filter(correct.__contains__, order[95 * label :][:95])][:ipc]]
+        assert len(expected) == 10 * ipc
+        assert choose("correct", ipc) == expected
+        assert choose("real", ipc) != expected
+
+    def test_the_epoch_named_decides(self, choose, right, snapshots):
+        early = set(choose(epoch=1, experts=experts_after(snapshots, 1)))
+        assert early == set(choose(epoch=1))
+        assert not set(choose(epoch=LAST)) <= right(snapshots[0][1])
+
+    def test_the_next_expert_fills_up(self, choose, right, small_network, snapshots):
+        able = snapshots[1][LAST]
+        rows = choose(experts=experts_of(says_always(4, small_network), able), epoch=0)
+        alone = choose(experts=experts_of(able), epoch=0)
+        real = choose("real")
+        assert rows[20:25] == real[20 + 0 : 25] or set(rows[20:25]) <= right(able)
+        assert rows[:20] + rows[25:] == alone[:20] + alone[25:]
+        assert rows[20:25] == real[20:25]
+
+    def test_what_no_expert_gets_right_is_filled_with_the_first_of_the_rest(self, choose, small_network):
+        rows = choose(experts=experts_of(says_always(4, small_network)), epoch=0)
+        assert rows == choose("real")
+
+    def test_a_class_with_too_few_correct_keeps_those_and_goes_on(self, choose, right, small_digits, snapshots):
+        # After its first epoch the expert knows some classes hardly at all.
+        theta, ipc = snapshots[0][0], 40
+        correct, labels = right(theta), small_digits.labels("train").tolist()
+        known = [sum(labels[row] == label for row in correct) for label in range(10)]
+        assert any(0 < count < ipc for count in known)
+        rows = choose(ipc=ipc, experts=experts_of(theta), epoch=0)
+        for label in range(10):
+            found = [row in correct for row in rows[ipc * label : ipc * (label + 1)]]
+            assert found == [index < known[label] for index in range(ipc)]
+
+
+def experts_after(snapshots, epoch):
+    return Trajectories([[theta.numpy() for theta in expert[: epoch + 1]] for expert in snapshots])
+
+
+def test_real_images_need_no_experts(small_digits, choose):
+    rows = choose("real", 3, seed=4)
+    assert torch.equal(real_images(small_digits, 3, 4), small_digits.normalized("train", rows))

@@ -1,0 +1,216 @@
+"""The exact gradient of the matching loss: against an unrolled loop, and against finite differences, in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from references import module_of, relative_error
+
+from trainables.augmentation import FAMILIES, Augmentation
+from trainables.matching import Chunk, matching_gradient
+from trainables.networks import ConvNet
+from trainables.seeding import generator
+
+IMAGES, CLASSES = 7, 3
+
+
+def network_of(depth):
+    return ConvNet(channels=2, image_size=8, classes=CLASSES, depth=depth, width=4)
+
+
+def random_chunks(N, batch, augmentation, draws):
+    """N steps over pieces of ever new permutations of the images; the last piece of each may be smaller."""
+    chunks = []
+    while len(chunks) < N:
+        for indices in torch.randperm(IMAGES, generator=draws).split(batch):
+            chunks.append(Chunk(indices, augmentation.draw(len(indices), 8, draws)))
+    return chunks[:N]
+
+
+def problem(*, depth=1, N=5, batch=3, families=(), alpha=0.05, seed=0, dtype=torch.float64):
+    """Arguments of `matching_gradient`: two random networks, random images, every label at least once."""
+    network, draws = network_of(depth), generator("matching", seed)
+    augmentation = Augmentation(families=families)
+    start, target = (network.initial(draws).to(dtype) for _ in range(2))
+    return {
+        "network": network,
+        "start": start,
+        "target": start + 0.1 * (target - start),
+        "images": torch.randn(IMAGES, 2, 8, 8, generator=draws).to(dtype),
+        "labels": torch.arange(IMAGES) % CLASSES,
+        "alpha": alpha,
+        "chunks": random_chunks(N, batch, augmentation, draws),
+        "augmentation": augmentation,
+    }
+
+
+def unrolled(*, network, start, target, images, labels, alpha, chunks, augmentation):
+    """L, ∂L/∂x and ∂L/∂α by autograd through the whole loop, all its graphs kept, as MTT, FTD and DATM do."""
+    images = images.clone().requires_grad_()
+    alpha = torch.tensor(alpha, dtype=start.dtype, requires_grad=True)
+    theta = start.clone().requires_grad_()
+    for chunk in chunks:
+        logits = network.logits(theta, augmentation.apply(images[chunk.indices], chunk.draw))
+        loss = F.cross_entropy(logits, labels[chunk.indices])
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        theta = theta - alpha * gradient
+    loss = (theta - target).square().sum() / (start - target).square().sum()
+    return loss.item(), *torch.autograd.grad(loss, (images, alpha))
+
+
+def loss_at(arguments, **changed):
+    return matching_gradient(**{**arguments, **changed}).loss
+
+
+def central_difference(function, step):
+    """Derivative of a scalar function at 0, of fourth order in the step."""
+    near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+def agrees_with_the_unrolled_loop(arguments):
+    found = matching_gradient(**arguments)
+    loss, images, alpha = unrolled(**arguments)
+    assert math.isclose(found.loss, loss, rel_tol=1e-12)
+    assert relative_error(found.images, images) <= 1e-10
+    assert relative_error(found.alpha, alpha) <= 1e-10
+
+
+class TestAgainstTheUnrolledLoop:
+    @settings(deadline=None, max_examples=60)
+    @given(
+        depth=st.integers(1, 2),
+        N=st.integers(1, 12),
+        batch=st.integers(1, IMAGES + 2),
+        families=st.lists(st.sampled_from(sorted(FAMILIES)), unique=True).map(tuple),
+        alpha=st.floats(-0.2, 0.2).filter(lambda alpha: abs(alpha) > 1e-6),
+        seed=st.integers(0, 10**6),
+    )
+    @example(depth=2, N=12, batch=3, families=tuple(FAMILIES), alpha=-0.1, seed=0)
+    @example(depth=1, N=1, batch=IMAGES, families=(), alpha=0.1, seed=0)
+    def test_any_loop(self, **options):
+        agrees_with_the_unrolled_loop(problem(**options))
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    @pytest.mark.parametrize("family", [*FAMILIES, None])
+    def test_every_family(self, family, depth):
+        families = (family,) if family else ()
+        agrees_with_the_unrolled_loop(problem(depth=depth, N=6, batch=3, families=families, seed=family or "none"))
+
+    def test_without_inner_training_only_alpha_has_a_gradient(self):
+        arguments = problem(alpha=0.0)
+        found = matching_gradient(**arguments)
+        _, _, alpha = unrolled(**arguments)
+        assert found.loss == pytest.approx(1, rel=1e-14)
+        assert not found.images.any()
+        assert relative_error(found.alpha, alpha) <= 1e-10
+
+    def test_images_that_no_step_uses_have_no_gradient(self):
+        arguments = problem(N=2, batch=3)
+        used = torch.cat([chunk.indices for chunk in arguments["chunks"]])
+        gradient = matching_gradient(**arguments).images
+        assert [bool(image.any()) for image in gradient] == [index in used for index in range(IMAGES)]
+
+    def test_float32_is_the_same_gradient_to_its_precision(self):
+        exact = matching_gradient(**problem())
+        rounded = matching_gradient(**problem(dtype=torch.float32))
+        assert rounded.images.dtype == torch.float32
+        assert relative_error(rounded.images, exact.images) < 1e-3
+        assert rounded.loss == pytest.approx(exact.loss, rel=1e-5)
+
+    def test_dropping_the_hessian_products_would_be_noticed(self):
+        # TESLA's approximation: each step's parameters held fixed. Only a loop of one step does not tell the two apart.
+        def without_curvature(arguments):
+            network, alpha = arguments["network"], arguments["alpha"]
+            theta = arguments["start"].clone()
+            images = arguments["images"].clone().requires_grad_()
+            steps = []
+            for chunk in arguments["chunks"]:
+                leaf = theta.detach().requires_grad_()
+                logits = network.logits(leaf, images[chunk.indices])
+                loss = F.cross_entropy(logits, arguments["labels"][chunk.indices])
+                steps += torch.autograd.grad(loss, leaf, create_graph=True)
+                theta = theta - alpha * steps[-1].detach()
+            adjoint = 2 * (theta - arguments["target"]) / (arguments["start"] - arguments["target"]).square().sum()
+            total = sum(torch.dot(step, adjoint) for step in steps)
+            return -alpha * torch.autograd.grad(total, images)[0]
+
+        for N, expected in ((1, True), (6, False)):
+            arguments = problem(N=N, alpha=0.1)
+            error = relative_error(without_curvature(arguments), matching_gradient(**arguments).images)
+            assert (error < 1e-10) == expected
+
+
+class TestAgainstFiniteDifferences:
+    STEP = 1e-5
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    @pytest.mark.parametrize("families", [(), *((family,) for family in FAMILIES)], ids=str)
+    def test_images_along_random_directions(self, depth, families):
+        arguments = problem(depth=depth, N=5, batch=3, families=families, alpha=0.05)
+        gradient = matching_gradient(**arguments).images
+        for number in range(2):
+            direction = torch.randn(gradient.shape, dtype=gradient.dtype, generator=generator("direction", number))
+            direction /= direction.norm()
+            expected = central_difference(
+                lambda h, d=direction: loss_at(arguments, images=arguments["images"] + h * d), self.STEP
+            )
+            # Relative to the steepest slope: a random direction may be nearly level.
+            assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * float(gradient.norm())
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_images_along_the_gradient(self, depth):
+        arguments = problem(depth=depth, N=8, batch=3, alpha=0.05, seed=1)
+        gradient = matching_gradient(**arguments).images
+        steepest = gradient / gradient.norm()
+        slope = central_difference(lambda h: loss_at(arguments, images=arguments["images"] + h * steepest), self.STEP)
+        assert slope == pytest.approx(float(gradient.norm()), rel=1e-6)
+
+    @pytest.mark.parametrize("depth", [1, 2])
+    @pytest.mark.parametrize("families", [(), tuple(FAMILIES)], ids=["none", "all"])
+    @pytest.mark.parametrize("alpha", [-0.05, 0.01, 0.1])
+    def test_alpha(self, depth, families, alpha):
+        arguments = problem(depth=depth, N=7, batch=3, families=families, alpha=alpha)
+        slope = central_difference(lambda h: loss_at(arguments, alpha=alpha + h), self.STEP * 0.1)
+        assert matching_gradient(**arguments).alpha == pytest.approx(slope, rel=1e-6)
+
+
+class TestLoss:
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_is_the_formula_with_torchs_layers_and_sgd(self, depth):
+        arguments = problem(depth=depth, N=9, batch=4, alpha=0.08)
+        module = module_of(arguments["network"], arguments["start"])
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.08)
+        for chunk in arguments["chunks"]:
+            optimizer.zero_grad()
+            F.cross_entropy(module(arguments["images"][chunk.indices]), arguments["labels"][chunk.indices]).backward()
+            optimizer.step()
+        end = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+        start, target = arguments["start"], arguments["target"]
+        expected = float((end - target).square().sum() / (start - target).square().sum())
+        assert loss_at(arguments) == pytest.approx(expected, rel=1e-12)
+
+    def test_is_zero_with_no_gradient_where_the_loop_ends_on_the_target(self):
+        arguments = problem(N=1)
+        (chunk,) = arguments["chunks"]
+        leaf = arguments["start"].clone().requires_grad_()
+        logits = arguments["network"].logits(leaf, arguments["images"][chunk.indices])
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, arguments["labels"][chunk.indices]), leaf)
+        found = matching_gradient(**{**arguments, "target": arguments["start"] - arguments["alpha"] * gradient})
+        assert found.loss < 1e-25
+        assert found.images.abs().max() < 1e-10
+        assert abs(found.alpha) < 1e-10
+
+    def test_a_diverged_loop_is_not_finite_rather_than_wrong(self):
+        assert not math.isfinite(loss_at(problem(alpha=1e200)))
+
+    def test_what_is_given_is_left_as_it_was(self):
+        arguments = problem(families=tuple(FAMILIES))
+        before = {name: arguments[name].clone() for name in ("start", "target", "images", "labels")}
+        matching_gradient(**arguments)
+        for name, value in before.items():
+            assert torch.equal(arguments[name], value)
+            assert not arguments[name].requires_grad

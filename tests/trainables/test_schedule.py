@@ -1,0 +1,66 @@
+"""The matching range against hand-written sequences. METHOD §2, step 2."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.errors import ConfigError
+from trainables.schedule import MatchingRange
+
+
+def build(T_minus=0, T=15, T_plus=20, interval=100, **others):
+    return MatchingRange(T_minus=T_minus, T=T, T_plus=T_plus, interval=interval, **others)
+
+
+class TestUpper:
+    def test_cifar100_grows_from_15_to_20_over_500_iterations(self):
+        expected = [15] * 100 + [16] * 100 + [17] * 100 + [18] * 100 + [19] * 100 + [20] * 300
+        assert [build().upper(iteration) for iteration in range(800)] == expected
+
+    def test_tiny_imagenet_grows_from_15_to_20_over_1250_iterations(self):
+        tiny = build(interval=250)
+        assert [tiny.upper(it) for it in (0, 249, 250, 499, 500, 999, 1000, 1249, 1250, 10_000)] == [
+            *(15, 15, 16, 16, 17, 18, 19, 19, 20, 20)
+        ]
+
+    @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 500), st.integers(0, 20_000))
+    def test_is_the_formula_of_datms_code(self, T, growth, interval, iteration):
+        # Its expert_epoch E is the iterations over which the whole growth happens: E = interval · (T_plus − T).
+        upper = min(T + growth * iteration // (interval * growth), T + growth)
+        assert build(T=T, T_plus=T + growth, interval=interval).upper(iteration) == upper
+
+    @given(st.integers(0, 10**6))
+    def test_a_range_with_T_at_T_plus_is_fixed(self, iteration):
+        fixed = build(T_minus=3, T=8, T_plus=8, interval=1)
+        assert list(fixed.starts(iteration)) == [3, 4, 5, 6, 7]
+
+
+class TestStarts:
+    def test_the_upper_bound_is_excluded_or_included_as_asked(self):
+        for iteration, upper in ((0, 2), (1, 2), (2, 3), (3, 3), (4, 4), (100, 4)):
+            exclusive, inclusive = (
+                build(T_minus=1, T=2, T_plus=4, interval=2, range_end=end).starts(iteration)
+                for end in ("exclusive", "inclusive")
+            )
+            assert list(exclusive) == list(range(1, upper))
+            assert list(inclusive) == [*range(1, upper), upper]
+
+    def test_exclusive_is_the_default(self):
+        assert list(build(T_minus=13).starts(0)) == [13, 14]
+
+
+class TestRefused:
+    @pytest.mark.parametrize("bounds", [(-1, 1, 2), (1, 1, 2), (2, 1, 2), (0, 0, 0), (0, 3, 2), (5, 3, 4)])
+    def test_bounds_out_of_order(self, bounds):
+        shown = ", ".join(map(str, bounds))
+        with pytest.raises(ConfigError, match=rf"0 ≤ T_minus < T ≤ T_plus, not {shown}"):
+            build(*bounds)
+
+    @pytest.mark.parametrize("interval", [0, -1])
+    def test_an_interval_below_one(self, interval):
+        with pytest.raises(ConfigError, match=rf"interval is .* at least 1, not {interval}"):
+            build(interval=interval)
+
+    def test_another_range_end(self):
+        with pytest.raises(ConfigError, match="range_end is exclusive or inclusive, not open"):
+            build(range_end="open")

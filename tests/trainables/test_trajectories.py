@@ -1,0 +1,263 @@
+"""The expert store: what is written is read back bit for bit, and what is damaged is named and never read as whole."""
+
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainables.errors import ExpertFileError
+from trainables.networks import ConvNet
+from trainables.seeding import generator
+from trainables.trajectories import TrajectoryStore, write_atomically
+
+NETWORK = ConvNet(channels=1, image_size=4, classes=3, depth=1, width=2)
+IDENTITY = {
+    "dataset": {"name": "digits", "digest": "d1"},
+    "network": {"depth": 1, "width": 2},
+    "recipe": {"expert_optimizer": "gsam", "sam_rho": 0.01, "gsam_alpha": 0.3},
+    "augmentation": {"families": ["flip"], "align_corners": True},
+    "seed": 0,
+}
+
+
+def random_snapshots(rows, name=0):
+    draws = generator("snapshots", name)
+    return [torch.randn(NETWORK.parameters, generator=draws) for _ in range(rows)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return TrajectoryStore(tmp_path, IDENTITY, NETWORK)
+
+
+@pytest.fixture
+def filled(store):
+    """A store with experts 0 and 1 of four epochs."""
+    for expert in (0, 1):
+        store.record({expert: store.write(expert, random_snapshots(5, expert), [0.1 * n for n in range(4)])})
+    return store
+
+
+def changed(value):
+    """Every value that differs from a JSON value in one leaf."""
+    if isinstance(value, dict):
+        return [{**value, key: other} for key, entry in value.items() for other in changed(entry)]
+    if isinstance(value, list):
+        return [[*value, "more"], []]
+    if isinstance(value, bool):
+        return [not value]
+    return [f"{value}'" if isinstance(value, str) else value + 1]
+
+
+class TestRoundTrip:
+    def test_every_bit_comes_back(self, store):
+        special = torch.tensor([0.0, -0.0, 1e-45, -3.4e38, 1 / 3, float("inf")]).repeat(NETWORK.parameters)
+        snapshots = [*random_snapshots(3), special[: NETWORK.parameters]]
+        store.record({7: store.write(7, snapshots, [0.3, 0.2, 0.1])})
+        opened, (copies, losses) = store.open([7], 3), store.load_last(7)
+        assert losses == [0.3, 0.2, 0.1]
+        assert len(copies) == 4
+        for epoch, snapshot in enumerate(snapshots):
+            for found in (opened.snapshot(0, epoch), copies[epoch]):
+                assert torch.equal(found.view(torch.int32), snapshot.view(torch.int32))
+
+    def test_experts_come_in_the_order_asked_for(self, filled):
+        opened = filled.open([1, 0], 2)
+        assert len(opened) == 2
+        assert torch.equal(opened.snapshot(0, 2), random_snapshots(5, 1)[2])
+        assert torch.equal(opened.snapshot(1, 2), random_snapshots(5, 0)[2])
+
+    def test_the_manifest_says_what_and_how_much(self, filled):
+        manifest = json.loads(filled.manifest_path.read_text())
+        assert manifest["identity"] == IDENTITY
+        assert manifest["address"] == filled.address == filled.folder.name
+        assert manifest["layout"] == [[name, list(shape)] for name, shape in NETWORK.layout]
+        entry = filled.read()[1]
+        assert (entry.rows, entry.bytes, len(entry.losses)) == (5, filled.path(1).stat().st_size, 4)
+        assert entry.sha256 == hashlib.sha256(filled.path(1).read_bytes()).hexdigest()
+
+    def test_the_file_is_plain_arrow_with_a_row_an_epoch(self, filled):
+        table = pa.ipc.open_file(pa.memory_map(str(filled.path(0)))).read_all()
+        assert table.schema.field("parameters").type == pa.list_(pa.float32(), NETWORK.parameters)
+        assert np.array_equal(np.stack(table.column("parameters").to_pylist()), torch.stack(random_snapshots(5, 0)))
+
+
+class TestAddress:
+    def test_changes_with_every_field_of_the_identity(self, tmp_path):
+        variants = [IDENTITY, *changed(IDENTITY), {**IDENTITY, "more": 1}]
+        assert len(variants) > 10
+        assert len({TrajectoryStore(tmp_path, variant, NETWORK).address for variant in variants}) == len(variants)
+
+    def test_does_not_depend_on_the_order_of_fields_or_the_root(self, tmp_path, store):
+        reordered = dict(reversed(IDENTITY.items()))
+        assert TrajectoryStore(tmp_path / "elsewhere", reordered, NETWORK).address == store.address
+
+    def test_does_not_depend_on_the_horizon(self, filled):
+        before = filled.address
+        filled.record({0: filled.write(0, random_snapshots(9, 0), [0.0] * 8)})
+        assert filled.address == before
+
+    def test_addressing_creates_nothing(self, store, tmp_path):
+        assert store.read() == {}
+        assert store.short([0, 1], 3) == [0, 1]
+        assert not any(tmp_path.iterdir())
+
+
+class TestMemoryMap:
+    def test_a_snapshot_is_a_copy_that_may_be_written_to(self, filled):
+        before = filled.path(0).read_bytes()
+        opened = filled.open([0], 4)
+        opened.snapshot(0, 1).zero_()
+        assert torch.equal(opened.snapshot(0, 1), random_snapshots(5, 0)[1])
+        assert filled.path(0).read_bytes() == before
+
+    def test_the_rows_are_views_on_the_map_and_not_copies(self, filled):
+        before = pa.total_allocated_bytes()
+        rows = filled.open([0, 1], 4)._rows
+        assert pa.total_allocated_bytes() - before < 4 * NETWORK.parameters
+        assert not any(row.flags.writeable or row.flags.owndata for expert in rows for row in expert)
+
+    def test_a_replaced_file_leaves_those_who_have_it_mapped_alone(self, filled):
+        opened = filled.open([0], 4)
+        filled.write(0, random_snapshots(5, "another"), [0.0] * 4)
+        assert torch.equal(opened.snapshot(0, 3), random_snapshots(5, 0)[3])
+
+
+class TestDamage:
+    def test_nothing_is_wrong_with_whole_files(self, filled):
+        assert filled.corrupt([0, 1]) == {}
+
+    def test_an_expert_that_the_manifest_does_not_list_is_short_and_not_corrupt(self, filled):
+        assert filled.corrupt([0, 1, 2]) == {}
+        assert filled.short([0, 1, 2], 4) == [2]
+
+    def test_a_missing_file(self, filled):
+        filled.path(1).unlink()
+        assert filled.corrupt([0, 1]) == {1: "it is missing"}
+        with pytest.raises(ExpertFileError, match=r"expert-0001\.arrow cannot be read"):
+            filled.open([0, 1], 4)
+
+    def test_a_file_cut_anywhere_is_found_and_not_opened(self, filled):
+        whole = filled.path(1).read_bytes()
+        for size in range(0, len(whole), 37):
+            filled.path(1).write_bytes(whole[:size])
+            assert filled.corrupt([0, 1]) == {1: f"it has {size} bytes, its manifest says {len(whole)}"}
+            with pytest.raises(ExpertFileError, match=r"expert-0001\.arrow cannot be read .* --retrain-corrupt"):
+                filled.open([0, 1], 4)
+
+    def test_any_flipped_bit_is_found(self, filled):
+        whole = bytearray(filled.path(0).read_bytes())
+        for place in range(0, 8 * len(whole), 8 * 53 + 3):
+            damaged = whole.copy()
+            damaged[place // 8] ^= 1 << place % 8
+            filled.path(0).write_bytes(damaged)
+            assert filled.corrupt([0, 1]) == {0: "its SHA-256 is not the one in its manifest"}
+
+    @pytest.mark.parametrize(("expert", "epochs", "have"), [(1, 5, "4"), (2, 4, "none")])
+    def test_a_short_or_unlisted_expert_is_not_opened(self, filled, expert, epochs, have):
+        with pytest.raises(ExpertFileError, match=rf"expert-000{expert}\.arrow needs {epochs} epochs and has {have}"):
+            filled.open([expert], epochs)
+
+    def test_a_file_with_fewer_snapshots_than_listed_is_not_opened(self, filled):
+        filled.write(0, random_snapshots(3), [0.0, 0.0])
+        with pytest.raises(ExpertFileError, match=r"expert-0000\.arrow holds 3 snapshots, its manifest says 5"):
+            filled.open([0], 4)
+
+
+class TestManifest:
+    def edit(self, store, **fields):
+        manifest = json.loads(store.manifest_path.read_text())
+        store.manifest_path.write_text(json.dumps({**manifest, **fields}))
+
+    def test_another_version(self, filled):
+        self.edit(filled, version=2)
+        with pytest.raises(ExpertFileError, match=r"manifest\.json has format version 2, this program reads 1"):
+            filled.read()
+
+    def test_another_networks_layout(self, filled):
+        self.edit(filled, layout=[["conv0.weight", [1]]])
+        for use in (filled.read, lambda: filled.open([0], 1), lambda: filled.record({})):
+            with pytest.raises(ExpertFileError, match=r"manifest\.json describes another network"):
+                use()
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"version": 1, "layout": [], "experts": {"0": {}}}'])
+    def test_garbage(self, filled, text):
+        filled.manifest_path.write_text(text)
+        with pytest.raises(ExpertFileError, match=r"manifest\.json is not a manifest of experts"):
+            filled.read()
+
+    def test_bytes_that_are_no_text(self, filled):
+        filled.manifest_path.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(ExpertFileError, match=r"manifest\.json is not a manifest of experts"):
+            filled.read()
+
+    def test_record_merges(self, filled):
+        first = filled.read()
+        filled.record({2: filled.write(2, random_snapshots(2), [0.5])})
+        assert filled.read() == {**first, 2: filled.read()[2]}
+        assert filled.short(range(4), 1) == [3]
+        assert filled.short(range(4), 2) == [2, 3]
+
+    def test_a_longer_expert_replaces_a_shorter_one(self, filled):
+        longer = [*random_snapshots(5, 0), *random_snapshots(2, "more")]
+        filled.record({0: filled.write(0, longer, [0.0] * 6)})
+        assert filled.short([0, 1], 6) == [1]
+        assert filled.corrupt([0, 1]) == {}
+        opened = filled.open([0], 6)
+        assert all(torch.equal(opened.snapshot(0, epoch), longer[epoch]) for epoch in range(7))
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.binary(max_size=300))
+    def test_any_bytes_are_read_or_refused_with_the_file_named(self, tmp_path_factory, content):
+        store = TrajectoryStore(tmp_path_factory.mktemp("store"), IDENTITY, NETWORK)
+        store.folder.mkdir()
+        store.manifest_path.write_bytes(content)
+        with pytest.raises(ExpertFileError, match=r"manifest\.json"):
+            store.read()
+
+
+class TestAtomicWriting:
+    def test_a_failing_writer_leaves_nothing_and_the_old_file_whole(self, tmp_path):
+        def fail(aside):
+            aside.write_text("half")
+            raise RuntimeError("disk full")
+
+        path = tmp_path / "file"
+        for before in (None, "whole"):
+            if before:
+                path.write_text(before)
+            with pytest.raises(RuntimeError, match="disk full"):
+                write_atomically(path, fail)
+            assert [entry.name for entry in tmp_path.iterdir()] == (["file"] if before else [])
+        assert path.read_text() == "whole"
+
+    def test_the_name_appears_only_when_the_file_is_whole(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+        seen = []
+
+        def write(aside):
+            aside.write_text("new")
+            seen.append((aside.parent, path.read_text()))
+
+        write_atomically(path, write)
+        assert seen == [(tmp_path, "old")]
+        assert path.read_text() == "new"
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_snapshots_that_cannot_be_written_leave_the_expert_as_it_was(self, filled):
+        before = filled.path(0).read_bytes()
+        ragged = [*random_snapshots(2), torch.zeros(3)]
+        with pytest.raises(pa.ArrowInvalid):
+            filled.write(0, ragged, [0.0, 0.0])
+        assert filled.path(0).read_bytes() == before
+        assert sorted(entry.name for entry in filled.folder.iterdir()) == [
+            "expert-0000.arrow",
+            "expert-0001.arrow",
+            "manifest.json",
+        ]
