@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from trainables import catalog, sources
+from trainables.decoding import Progress
 from trainables.errors import DatasetError
-from trainables.sources import PARQUET, Progress
+from trainables.sources import PARQUET
 
 __all__ = ["FORMAT_VERSION", "SPLITS", "ImageDataset", "Rows", "Split", "load", "names", "prepare"]
 

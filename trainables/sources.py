@@ -9,10 +9,8 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +20,16 @@ import numpy as np
 
 from trainables import catalog
 from trainables.catalog import DatasetFacts
+from trainables.decoding import Meter, Progress, decode, image_errors
 from trainables.errors import DatasetError
 
-__all__ = ["PARQUET", "Progress", "RawDataset", "RawSplit", "Source", "find"]
+__all__ = ["PARQUET", "RawDataset", "RawSplit", "Source", "find"]
 
 PARQUET = "parquet"
 """The name for any Parquet dataset of square images of one size; its images become RGB whatever they are."""
 
-Progress = Callable[[int, int], None]
-"""Called with images decoded and images in all, about once per cent."""
-
 _ONE_BYTE = 255
-_BLOCK, _PART = 2048, 64  # images whose encoded bytes are in memory at a time; images a thread takes at a time
+PARQUET_BATCH = 2048  # rows whose encoded bytes are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ def _find_digits() -> Source:
     def read(progress: Progress | None) -> RawDataset:
         rows = np.arange(len(labels))
         train, test = map(np.sort, train_test_split(rows, test_size=360, stratify=labels, random_state=0))
-        _Meter(progress, len(rows)).add(len(rows))
+        Meter(progress, len(rows)).add(len(rows))
         return RawDataset(
             train=RawSplit(images[train], labels[train]),
             test=RawSplit(images[test], labels[test]),
@@ -142,7 +138,7 @@ def _find_cifar(facts: DatasetFacts, data: Path) -> Source | None:
             raise DatasetError(
                 f"files of {folder} are missing or damaged: unpack the archive of {base} again"
             ) from error
-        _Meter(progress, len(train) + len(test)).add(len(train) + len(test))
+        Meter(progress, len(train) + len(test)).add(len(train) + len(test))
         splits = [
             RawSplit(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), np.array(part.targets, dtype=np.int64))
             for part in (train, test)
@@ -170,7 +166,7 @@ def _find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
     test = [(folder / "val" / "images" / row[0], row[1]) for row in rows]
 
     def read(progress: Progress | None) -> RawDataset:
-        meter = _Meter(progress, len(train) + len(test))
+        meter = Meter(progress, len(train) + len(test))
         splits = []
         for split, part in (("training", train), ("validation", test)):
             if strange := {wnid for _, wnid in part} - set(wnids):
@@ -178,7 +174,7 @@ def _find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
             labels = np.array([wnids.index(wnid) for _, wnid in part], dtype=np.int64)
             _check_labels(labels, len(wnids), f"the {split} images of {folder}")
             items = ((str(path), path) for path, _ in part)
-            splits.append(RawSplit(_decode(items, len(part), facts.channels, facts.image_size, meter), labels))
+            splits.append(RawSplit(decode(items, len(part), facts.channels, facts.image_size, meter), labels))
         return RawDataset(train=splits[0], test=splits[1], class_names=tuple(wnids))
 
     if missing := next((path for path, _ in test if not path.is_file()), None):
@@ -228,9 +224,9 @@ def _read_parquet(
         raise DatasetError(f"{train[0]} numbers its WordNet ids out of order: number the labels by the sorted ids")
     for files, part in ((train, labels[0]), (test, labels[1])):
         _check_labels(part, classes, f"{files[0]}" if len(files) == 1 else f"{files[0]} and its fellows")
-    meter = _Meter(progress, sum(map(len, labels)))
+    meter = Meter(progress, sum(map(len, labels)))
     splits = [
-        RawSplit(_decode(itertools.chain.from_iterable(map(_rows, files)), len(part), channels, size, meter), part)
+        RawSplit(decode(itertools.chain.from_iterable(map(_rows, files)), len(part), channels, size, meter), part)
         for files, part in ((train, labels[0]), (test, labels[1]))
     ]
     return RawDataset(train=splits[0], test=splits[1], class_names=class_names)
@@ -294,7 +290,7 @@ def _rows(path: Path) -> Iterator[tuple[str, bytes | None]]:
     with _open_parquet(path) as file:
         name = _column(file, path, ("image", "img"))
         number = itertools.count()
-        for batch in file.iter_batches(batch_size=_BLOCK, columns=[name]):
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH, columns=[name]):
             column = batch.column(0)
             if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
                 column = column.field("bytes")
@@ -308,12 +304,12 @@ def _size_of_first(path: Path) -> int:
     from PIL import Image
 
     for where, encoded in _rows(path):
-        with _image_errors(where), Image.open(io.BytesIO(encoded or b"")) as image:
+        with image_errors(where), Image.open(io.BytesIO(encoded or b"")) as image:
             return int(image.width)
     raise DatasetError(f"{path} has no rows: remove it, or put images into it")
 
 
-# -- checking and decoding
+# -- checking
 
 
 def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:
@@ -324,74 +320,3 @@ def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:
     if len(present) < classes:
         missing = int(np.setdiff1d(np.arange(classes), present)[0])
         raise DatasetError(f"every class must occur, but {where} has none of class {missing}: complete the files")
-
-
-class _Meter:
-    """Counts images over both splits and calls back about once per cent."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done, self.percent = progress, total, 0, -1
-
-    def add(self, count: int) -> None:
-        self.done += count
-        percent = 100 * self.done // self.total
-        if self.progress and percent > self.percent:
-            self.percent = percent
-            self.progress(self.done, self.total)
-
-
-@contextmanager
-def _image_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # damaged bytes make Pillow raise nearly anything
-        raise DatasetError(f"{where} cannot be decoded as an image ({error}): fetch the files again") from error
-
-
-def _decode(
-    items: Iterator[tuple[str, bytes | Path | None]], count: int, channels: int, size: int, meter: _Meter
-) -> np.ndarray:
-    """Decode images on as many threads as there are cores; Pillow releases the interpreter's lock while it decodes.
-
-    Args:
-        items: What each image is called in messages, and its encoded bytes or its file.
-        count: Number of images.
-        channels: 1 or 3; images of other modes are converted.
-        size: Height and width that every image must have, in pixels.
-        meter: Told of every part that is done.
-
-    Returns:
-        uint8 [count, channels, size, size].
-
-    Raises:
-        DatasetError: An image is damaged or has another size.
-    """
-    from PIL import Image
-
-    pixels = np.empty((count, channels, size, size), dtype=np.uint8)
-
-    def decode_part(first: int, part: list[tuple[str, bytes | Path | None]]) -> int:
-        for row, (where, encoded) in enumerate(part, first):
-            with (
-                _image_errors(where),
-                Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded or b"")) as image,
-            ):
-                found, mode = image.size, image.mode
-                array = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(*found[::-1], channels)
-            if found != (size, size) or mode.startswith(("I", "F")):
-                raise DatasetError(
-                    f"images must have {size} × {size} pixels of 8 bits, but {where} has {found[0]} × {found[1]} "
-                    f"(mode {mode}): resize it, or name another dataset"
-                )
-            pixels[row] = array.transpose(2, 0, 1)
-        return len(part)
-
-    first = 0
-    with ThreadPoolExecutor(min(16, max(2, os.cpu_count() or 2))) as pool:
-        while block := list(itertools.islice(items, _BLOCK)):
-            starts = range(0, len(block), _PART)
-            parts = [block[start : start + _PART] for start in starts]
-            for done in pool.map(decode_part, (first + start for start in starts), parts):
-                meter.add(done)
-            first += len(block)
-    return pixels

@@ -13,8 +13,9 @@ from trainables.trajectories import Trajectories
 EXPERTS, EPOCHS = 3, 6
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    """Threads wait for one another far longer than such small tensors take; set before any other fixture computes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Slow, plain reference implementations that the tests compare with; nothing here comes from `trainables`' arithmetic."""
+"""Slow, plain references that the tests compare with; no arithmetic here comes from `trainables`."""
 
 import torch
 from torch import nn

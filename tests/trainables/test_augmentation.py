@@ -40,8 +40,12 @@ def is_uniform_over(counts):
 
 def each_with_its_own(images, drawn, reference):
     """Images and parameters through a reference that handles one image [ch, H, W] with numbers as parameters."""
-    values = [dict(zip(drawn.values, row, strict=True)) for row in zip(*(v.tolist() for v in drawn.values.values()))]
-    return torch.stack([reference(image, **value) for image, value in zip(images, values, strict=True)])
+    return torch.stack(
+        [
+            reference(image, **{name: values[index].item() for name, values in drawn.values.items()})
+            for index, image in enumerate(images)
+        ]
+    )
 
 
 class TestDistributions:
@@ -228,9 +232,7 @@ class TestScaleAndRotate:
     @pytest.mark.parametrize("side", [7, 8])
     def test_scale_samples_at_multiples_of_the_coordinates(self, side, align_corners):
         images, drawn = random_images(side=side), draw("scale", side=side)
-        expected = each_with_its_own(
-            images, drawn, lambda image, x, y: sampled(image, [[x, 0], [0, y]], align_corners)
-        )
+        expected = each_with_its_own(images, drawn, lambda image, x, y: sampled(image, [[x, 0], [0, y]], align_corners))
         assert relative_error(apply(images, drawn, align_corners), expected) < 1e-6
 
     @pytest.mark.parametrize("side", [7, 8])
@@ -262,7 +264,10 @@ class TestScaleAndRotate:
 class TestSettings:
     @pytest.mark.parametrize(
         ("families", "message"),
-        [(("flip", "blur", "mixup"), "not blur, mixup$"), (("flip", "crop", "flip"), "once each, not flip, crop, flip$")],
+        [
+            (("flip", "blur", "mixup"), "not blur, mixup$"),
+            (("flip", "crop", "flip"), "once each, not flip, crop, flip$"),
+        ],
     )
     def test_unknown_and_repeated_families_are_refused(self, families, message):
         with pytest.raises(ConfigError, match=message):

@@ -55,6 +55,24 @@ def test_a_wrong_value_is_refused_by_name(build, field, values):
             build(**{field: value})
 
 
+@pytest.mark.xfail(strict=True, reason="not validated: the wrong value would surface later, as another error or none")
+@pytest.mark.parametrize(
+    ("build", "field", "value"),
+    [
+        *((distillation, field, 1.5) for field in ("ipc", "N", "M", "batch_syn", "iterations", "interval")),
+        *((distillation, "T_minus", 0.5), (distillation, "T", 3.5), (distillation, "T_plus", 30.5)),
+        (distillation, "lr_alpha", math.inf),
+        (ExpertRecipe, "expert_batch_size", 1.5),
+        *((ExpertRecipe, field, math.inf) for field in ("expert_weight_decay", "gsam_alpha")),
+        *((Protocol, field, 1.5) for field in ("epochs", "batch_size")),
+        *((Protocol, "drop_after_epochs", -1), (Protocol, "weight_decay", -1e-9), (Protocol, "weight_decay", math.nan)),
+    ],
+)
+def test_a_wrong_value_that_is_let_through(build, field, value):
+    with pytest.raises(ConfigError, match=rf"{field}.*{re.escape(str(value))}"):
+        build(**{field: value})
+
+
 def test_the_bounds_themselves_are_allowed():
     distillation(lr_alpha=0.0, momentum_pixel=0.0, momentum_alpha=0.0, T_minus=0, T=1, T_plus=1, interval=1)
     ExpertRecipe(expert_weight_decay=0.0, gsam_alpha=0.0, expert_momentum=0.0)

@@ -236,7 +236,9 @@ class TestEpochs:
     @pytest.mark.parametrize("optimizer", ["gsam", "sgd"])
     def test_divergence_names_expert_seed_and_epoch(self, trainer, optimizer):
         subject = trainer(expert_lr=1e30, expert_optimizer=optimizer)
-        with pytest.raises(DivergedExpert, match=r"expert 3 \(seed 7\) diverged in epoch 1: .*lower expert_lr \(1e\+30\)"):
+        with pytest.raises(
+            DivergedExpert, match=r"expert 3 \(seed 7\) diverged in epoch 1: .*lower expert_lr \(1e\+30\)"
+        ):
             subject.train_epoch(3, subject.start(3))
 
     def test_divergence_names_the_epoch_it_happened_in(self, trainer):

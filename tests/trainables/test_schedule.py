@@ -30,7 +30,7 @@ class TestUpper:
         assert build(T=T, T_plus=T + growth, interval=interval).upper(iteration) == upper
 
     @given(st.integers(0, 10**6))
-    def test_a_range_with_T_at_T_plus_is_fixed(self, iteration):
+    def test_a_range_that_starts_at_its_largest_bound_is_fixed(self, iteration):
         fixed = build(T_minus=3, T=8, T_plus=8, interval=1)
         assert list(fixed.starts(iteration)) == [3, 4, 5, 6, 7]
 

@@ -179,13 +179,21 @@ class TestManifest:
         with pytest.raises(ExpertFileError, match=r"manifest\.json has format version 2, this program reads 1"):
             filled.read()
 
+    @pytest.mark.xfail(strict=True, reason="read parses a manifest's entries before it looks at its version")
+    def test_another_version_whose_entries_have_other_fields(self, filled):
+        self.edit(filled, version=2, experts={"0": {"files": ["a", "b"]}})
+        with pytest.raises(ExpertFileError, match=r"manifest\.json has format version 2, this program reads 1"):
+            filled.read()
+
     def test_another_networks_layout(self, filled):
         self.edit(filled, layout=[["conv0.weight", [1]]])
         for use in (filled.read, lambda: filled.open([0], 1), lambda: filled.record({})):
             with pytest.raises(ExpertFileError, match=r"manifest\.json describes another network"):
                 use()
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"version": 1, "layout": [], "experts": {"0": {}}}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "null", "{}", '{"version": 1, "layout": [], "experts": {"0": {}}}']
+    )
     def test_garbage(self, filled, text):
         filled.manifest_path.write_text(text)
         with pytest.raises(ExpertFileError, match=r"manifest\.json is not a manifest of experts"):

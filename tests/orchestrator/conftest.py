@@ -1,0 +1,80 @@
+"""Sweeps in real processes: what a user types, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A sweep of every stage in under a minute: the digits with fewer, shorter trials.
+SMALL = (
+    "--space", "digits", "--trials", "4", "--experts", "2", "--concurrent", "1",
+    "--set", "iterations=20", "--set", "validation_every_iterations=5", "--set", "first_rung_iterations=5",
+    "--set", "validation_epochs=30", "--set", "validation_networks=1", "--set", "protocol_epochs=60",
+    "--set", "full_data_epochs=2",
+)  # fmt: skip
+
+
+def run(module: str, *arguments: object, timeout: float = 300, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run `python -m module` as a user would."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
+    """One line on stderr with these words, that exit code, no traceback."""
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep and what it said."""
+
+    workdir: Path
+    name: str
+    output: str
+
+    @property
+    def folder(self) -> Path:
+        return self.workdir / "sweeps" / self.name
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def run_sweep(workdir: Path, name: str, *arguments: str) -> Sweep:
+    done = run("orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Sweep(workdir, name, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def first(workdir: Path) -> Sweep:
+    """A small sweep from nothing."""
+    return run_sweep(workdir, "first")
+
+
+@pytest.fixture(scope="session")
+def second(first: Sweep) -> Sweep:
+    """The same sweep again, in the same workdir."""
+    return run_sweep(first.workdir, "second")

@@ -1,0 +1,132 @@
+"""Bad input: one clear line, exit 2, nothing left behind."""
+
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
+
+BEYOND_HORIZON = """
+from search_spaces import Fixed, Integer, Space
+
+SPACE = Space(
+    name="mine", title="Too far?", dataset="digits", reference="nobody's",
+    parameters={
+        "N": Fixed(5), "M": Integer(1, 4, first=2), "T_minus": Fixed(0), "T_width": Fixed(6), "T_growth": Fixed(2),
+        "interval": Fixed(5), "lr_pixel": Fixed(1.0), "lr_alpha": Fixed(0.0), "batch_syn": Fixed(10), "ipc": Fixed(1),
+        "horizon_epochs": Fixed(11), "validation_epochs": Fixed(5), "full_data_epochs": Fixed(1), "trials": Fixed(2),
+        "validation_every_iterations": Fixed(5), "first_rung_iterations": Fixed(5), "iterations": Fixed(10),
+    },
+)
+"""
+
+
+def refused(tmp_path: Path, *arguments: object, words: tuple[str, ...]) -> None:
+    """The sweep refuses its arguments with these words and leaves no file."""
+    workdir = tmp_path / "runs"
+    assert_refused(run("orchestrator.sweep", "--workdir", workdir, *arguments), *words)
+    assert not workdir.exists()
+
+
+def test_unknown_space(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digitz", words=("digitz", "did you mean digits?", "ti_ranges"))
+
+
+def test_unknown_set_key(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digits", "--set", "lr_pixle=3", words=("lr_pixle", "lr_pixel"))
+
+
+def test_set_without_a_value(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digits", "--set", "ipc", words=("--set", "KEY=VALUE", "ipc"))
+
+
+def test_a_space_beyond_its_horizon(tmp_path: Path) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(BEYOND_HORIZON)
+    refused(tmp_path, "--space", space, words=("horizon_epochs", "12", "11"))
+
+
+def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "ti_ranges", words=("tiny_imagenet", "--data DIR", "tiny-imagenet-200"))
+    refused(tmp_path, "--space", "cifar10_ranges", "--data", tmp_path / "no", words=("no folder", "--data DIR"))
+
+
+def test_an_unwritable_workdir() -> None:
+    # /proc refuses new files even to root, who may otherwise write anywhere.
+    assert_refused(run("orchestrator.sweep", "--space", "digits", "--workdir", "/proc/runs"), "/proc/runs", "--workdir")
+
+
+def test_a_name_that_is_no_folder_name(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digits", "--name", "../up", words=("../up", "--name"))
+
+
+def test_a_share_of_a_gpu_out_of_range(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digits", "--gpus-per-trial", "1.5", words=("--gpus-per-trial", "1.5"))
+
+
+@pytest.mark.slow
+def test_gpus_per_trial_without_a_gpu(tmp_path: Path) -> None:
+    refused(tmp_path, "--space", "digits", "--gpus-per-trial", "0.5", words=("--gpus-per-trial", "GPU", "has none"))
+
+
+@pytest.fixture
+def web_server() -> Iterator[int]:
+    """Something that listens but is no Ray cluster."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+
+
+@pytest.mark.slow
+class TestAddresses:
+    def test_where_nothing_listens(self, tmp_path: Path) -> None:
+        refused(tmp_path, "--space", "digits", "--address", "127.0.0.1:1", words=("no Ray cluster", "127.0.0.1:1"))
+
+    def test_where_something_else_listens(self, tmp_path: Path, web_server: int) -> None:
+        address = f"127.0.0.1:{web_server}"
+        refused(tmp_path, "--space", "digits", "--address", address, words=("no Ray cluster", address))
+
+    def test_auto_without_a_cluster(self, tmp_path: Path) -> None:
+        refused(tmp_path, "--space", "digits", "--address", "auto", words=("no Ray cluster", "auto"))
+
+
+@pytest.mark.slow
+class TestCorruptExperts:
+    @pytest.fixture
+    def damaged(self, first: Sweep, tmp_path: Path) -> tuple[Path, Path]:
+        """A copy of a workdir's experts and datasets, and the file of expert 1 in it."""
+        for part in ("experts", "datasets"):
+            shutil.copytree(first.workdir / part, tmp_path / "runs" / part)
+        (expert,) = (tmp_path / "runs" / "experts").glob("*/expert-0001.arrow")
+        return tmp_path / "runs", expert
+
+    @pytest.mark.parametrize("damage", ["truncated", "flipped"])
+    def test_are_named_and_never_used(self, damaged: tuple[Path, Path], damage: str) -> None:
+        workdir, expert = damaged
+        content = bytearray(expert.read_bytes())
+        if damage == "truncated":
+            del content[-100:]
+        else:
+            content[len(content) // 2] ^= 1
+        expert.write_bytes(content)
+        done = run("orchestrator.sweep", *SMALL, "--workdir", workdir)
+        assert_refused(done, str(expert), "corrupt", "--retrain-corrupt")
+        assert not (workdir / "sweeps").exists()
+        assert expert.read_bytes() == content
+
+    def test_are_trained_again_on_request_to_the_same_bits(self, damaged: tuple[Path, Path]) -> None:
+        workdir, expert = damaged
+        whole = expert.read_bytes()
+        expert.write_bytes(whole[:-100])
+        arguments = ("--space", "digits", "--experts", 2, "--workdir", workdir)
+        done = run("orchestrator.experts", *arguments, "--retrain-corrupt")
+        assert done.returncode == 0, done.stderr
+        assert "1 trained, 1 reused" in done.stdout
+        assert expert.read_bytes() == whole

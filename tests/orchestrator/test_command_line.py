@@ -1,0 +1,77 @@
+"""What the commands say without starting anything."""
+
+import subprocess
+import sys
+
+import pytest
+
+from search_spaces import load, names
+from search_spaces.vocabulary import VOCABULARY
+from tests.orchestrator.conftest import ROOT, assert_refused, run
+
+PROBE = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+module = sys.argv[0]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    code = end.code or 0
+heavy = {"torch", "ray", "mlflow", "optuna"} & set(sys.modules)
+sys.stderr.write("HEAVY " + " ".join(sorted(heavy)))
+sys.exit(code)
+"""
+
+
+def loaded_by(module: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a module and return its exit code, its output, and which heavy packages it loaded."""
+    command = [sys.executable, "-c", PROBE, module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return done.returncode, done.stdout, done.stderr.rpartition("HEAVY ")[2]
+
+
+@pytest.mark.parametrize("module", ["sweep", "experts", "evaluate", "ui"])
+def test_help_loads_neither_torch_nor_ray(module: str) -> None:
+    code, output, heavy = loaded_by(f"orchestrator.{module}", "--help")
+    assert code == 0 and "Usage:" in output
+    assert heavy == ""
+
+
+@pytest.mark.parametrize("space", names())
+def test_plan_loads_neither_torch_nor_ray_and_says_what_would_run(space: str) -> None:
+    code, output, heavy = loaded_by("orchestrator.sweep", "--space", space, "--plan")
+    assert code == 0 and heavy == ""
+    assert str(load(space).fixed["trials"].value) in output
+    for heading in ("trials", "one trial takes", "experts on disk", "memory of one trial", "total", "rests on"):
+        assert heading in output
+
+
+def test_help_names_every_option() -> None:
+    text = run("orchestrator.sweep", "--help").stdout
+    for option in (
+        "--space", "--trials", "--seed", "--workdir", "--name", "--plan", "--concurrent", "--gpus-per-trial",
+        "--time-budget", "--experts", "--address", "--tracking-uri", "--storage-path", "--data", "--set", "--quiet",
+    ):  # fmt: skip
+        assert option in text
+
+
+def test_plan_follows_the_options() -> None:
+    output = run("orchestrator.sweep", "--space", "digits", "--plan", "--trials", 7, "--experts", 3).stdout
+    assert "7, the first is" in output and "3 × 25 epochs = 75" in output
+
+
+def test_plan_refuses_what_a_sweep_would_refuse() -> None:
+    assert_refused(run("orchestrator.sweep", "--space", "digits", "--plan", "--set", "N=0"), "N")
+
+
+def test_every_word_of_the_vocabulary_reaches_a_setting() -> None:
+    """No key of a space is silently ignored: each is a field of a unit's settings or read by name in the sweep."""
+    from dataclasses import fields
+
+    from trainables.config import DistillationConfig, ExpertRecipe
+
+    of_units = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
+    modules = ("settings", "inputs", "search", "finals", "experts", "sweep")
+    sources = "".join((ROOT / "orchestrator" / f"{name}.py").read_text() for name in modules)
+    derived = {"T_width", "T_growth", "horizon_epochs"}  # read as T, T_plus and Space.horizon_epochs
+    assert [key for key in VOCABULARY if key not in of_units | derived and f'"{key}"' not in sources] == []

@@ -1,0 +1,198 @@
+"""Sweeps that are stopped, clusters that are joined, servers that are started: all of them real processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.orchestrator.conftest import ROOT, SMALL, Sweep, assert_refused, run
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(*command: object, **environment: str) -> subprocess.Popen[str]:
+    """Start a process in a group of its own, so that ending it ends its children and nobody else's."""
+    return subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_keeps_its_trials_and_says_so(first: Sweep, by: signal.Signals) -> None:
+    name = f"stopped-{by.name}"
+    sweep = start(
+        sys.executable, "-m", "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", first.workdir, "--name", name
+    )
+    try:
+        said = []
+        assert sweep.stdout is not None
+        for line in sweep.stdout:
+            said.append(line)
+            if line.startswith("trial-001"):
+                os.kill(sweep.pid, by)
+                break
+        said += sweep.stdout.readlines()
+        assert sweep.wait(120) == 130, "".join(said)
+    finally:
+        end(sweep)
+    assert said[-1].startswith("Error: stopped by hand"), "".join(said)
+    assert "Traceback" not in "".join(said)
+    result = json.loads((first.workdir / "sweeps" / name / "result.json").read_text())
+    assert result["status"] == "stopped" and result["finals"] == {}
+    assert 2 <= sum(result["trials"].values()) < 60
+    client = MlflowClient(result["mlflow"]["tracking_uri"])
+    assert client.get_run(result["mlflow"]["parent_run_id"]).info.status == "KILLED"
+    experiment = [result["mlflow"]["experiment_id"]]
+    query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}' and attributes.status = 'RUNNING'"
+    assert client.search_runs(experiment, query) == []
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Ray cluster that somebody else started: its address."""
+    port = free_port()
+    # Temporary files of its own: Ray's sockets need a short path, and no other cluster may be found through them.
+    folder = Path("/tmp") / f"mdatm-{port}"
+    head = start(
+        Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+        "--include-dashboard=false", f"--temp-dir={folder}", "--ray-client-server-port=0",
+        "--object-store-memory=100000000", RAY_AUTH_MODE="disabled",
+    )  # fmt: skip
+    try:
+        assert head.stdout is not None
+        for line in head.stdout:
+            if "Ray runtime started" in line:
+                break
+        yield f"127.0.0.1:{port}"
+    finally:
+        end(head)
+
+
+def test_a_sweep_joins_a_cluster(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    done = run("orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "sweeps" / "a" / "result.json").read_text())
+    assert result["experts"]["trained"] == 2 and sum(result["trials"].values()) == 2
+
+
+def test_a_tracking_server_gets_the_runs_and_the_files(first: Sweep, tmp_path: Path) -> None:
+    port = free_port()
+    server = start(
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{tmp_path / 'remote.db'}", "--artifacts-destination", tmp_path / "store",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/health")
+        done = run(
+            "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", first.workdir, "--name", "remote",
+            "--tracking-uri", address,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        place = json.loads((first.workdir / "sweeps" / "remote" / "result.json").read_text())["mlflow"]
+        assert place["compare_url"].startswith(f"{address}/#/compare-runs")
+        client = MlflowClient(address)
+        query = f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}'"
+        children = client.search_runs([place["experiment_id"]], query)
+        assert len(children) == 2
+        for child in children:
+            assert len(client.get_metric_history(child.info.run_id, "alpha")) in (1, 2, 4)
+            assert client.list_artifacts(child.info.run_id, "images")
+    finally:
+        end(server)
+
+
+def test_a_tracking_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    done = run(
+        "orchestrator.sweep", *SMALL, "--workdir", tmp_path, "--name", "a", "--tracking-uri", "http://127.0.0.1:1",
+        "--quiet",
+    )  # fmt: skip
+    assert_refused(done, "MLflow", "http://127.0.0.1:1", code=3)
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_ui_serves_the_comparison_on_loopback(first: Sweep) -> None:
+    port = free_port()
+    server = start(
+        sys.executable, "-m", "orchestrator.ui", "--workdir", first.workdir, "--sweep", "first", "--port", port
+    )
+    try:
+        assert server.stdout is not None
+        address = next(line for line in server.stdout if line.startswith("Compare the trials: "))
+        assert f"http://127.0.0.1:{port}/#/compare-runs?runs=" in address
+        wait_for(f"http://127.0.0.1:{port}/health")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
+            assert b"MLflow" in page.read()
+        place = first.result["mlflow"]
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        assert client.get_run(place["parent_run_id"]).info.run_name == "first"
+    finally:
+        end(server)
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server answers; the test's own timeout bounds it."""
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+class TestEvaluate:
+    def test_gives_the_finals_of_the_sweep_again(self, first: Sweep, tmp_path: Path) -> None:
+        figures = tmp_path / "figures.json"
+        done = run(
+            "orchestrator.evaluate", "--synthetic", first.folder / "synthetic.safetensors", "--dataset", "digits",
+            "--networks", 2, "--workdir", first.workdir, "--json", figures,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        written = json.loads(figures.read_text())
+        assert written["accuracy"]["n"] == 2 and 0.3 < written["accuracy"]["mean"] <= 1
+        assert f"{written['accuracy']['mean']:.4f}" in done.stdout
+
+    def test_takes_a_challenge_file(self, first: Sweep) -> None:
+        done = run(
+            "orchestrator.evaluate", "--synthetic", first.folder / "synthetic.pt", "--dataset", "digits",
+            "--networks", 1, "--depth", 2, "--width", 8, "--workdir", first.workdir,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "n = 1" in done.stdout
+
+    def test_refuses_what_is_no_synthetic_set(self, first: Sweep, tmp_path: Path) -> None:
+        broken = tmp_path / "broken.pt"
+        broken.write_bytes(b"no tensor")
+        common = ("--workdir", first.workdir, "--synthetic")
+        assert_refused(run("orchestrator.evaluate", "--dataset", "digits", *common, broken), "broken.pt")
+        assert_refused(run("orchestrator.evaluate", "--dataset", "digits", *common, tmp_path / "no.pt"), "no.pt")
+        whole = first.folder / "synthetic.safetensors"
+        assert_refused(run("orchestrator.evaluate", "--dataset", "cifar10", *common, whole), "digits", "cifar10")

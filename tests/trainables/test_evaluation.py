@@ -1,0 +1,190 @@
+"""The evaluation's training against torch.optim and the challenge's protocol, its metrics against scikit-learn."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from references import module_of, relative_error, vector_of
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from trainables.augmentation import Augmentation
+from trainables.config import Protocol
+from trainables.evaluation import evaluate, learning_rate, measure, predict, train_network
+from trainables.labels import default_order_labels
+from trainables.networks import ConvNet
+from trainables.seeding import generator
+
+TINY = ConvNet(channels=1, image_size=4, classes=3, depth=1, width=2)
+NETWORK = ConvNet(channels=1, image_size=8, classes=10, depth=1, width=6)
+
+
+def random_set(network, images):
+    pixels = torch.randn(images, 1, network.image_size, network.image_size, generator=generator("evaluation", images))
+    return pixels, torch.arange(images) % network.classes
+
+
+def trained(network, images, labels, protocol, families=(), seed=0):
+    return train_network(
+        network,
+        images.__getitem__,
+        labels,
+        protocol=protocol,
+        augmentation=Augmentation(families=families, align_corners=False),
+        seed=seed,
+    )
+
+
+def reference(network, images, labels, protocol, *, families=(), seed=0, replace_optimizer=True):
+    """The evaluator's loop with PyTorch's layers and optimiser, in float64, over the same batches; METHOD §3."""
+    augmentation = Augmentation(families=families, align_corners=False)
+    module = module_of(network, network.initial(generator(seed, "evaluation", "initial")).double())
+
+    def make_optimizer(rate):
+        return torch.optim.SGD(
+            module.parameters(), lr=rate, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+
+    optimizer = make_optimizer(protocol.learning_rate)
+    draws = generator(seed, "evaluation", "batches")
+    for epoch in range(protocol.epochs):
+        order = torch.randperm(len(labels), generator=draws)
+        for first in range(0, len(order), protocol.batch_size):
+            index = order[first : first + protocol.batch_size]
+            draw = augmentation.draw(len(index), network.image_size, draws)
+            optimizer.zero_grad()
+            F.cross_entropy(module(augmentation.apply(images[index].double(), draw)), labels[index]).backward()
+            optimizer.step()
+        if epoch == protocol.drop_after_epochs - 1:
+            rate = protocol.learning_rate * protocol.drop_factor
+            if replace_optimizer:
+                optimizer = make_optimizer(rate)
+            optimizer.param_groups[0]["lr"] = rate
+    return vector_of(module)
+
+
+def distance(network, theta, expected, seed=0):
+    """How far apart two trained networks are, relative to the way from their common start."""
+    start = network.initial(generator(seed, "evaluation", "initial")).double()
+    return relative_error(theta.double() - start, expected - start)
+
+
+class TestProtocol:
+    def test_502_epochs_at_a_hundredth_and_499_at_a_thousandth(self):
+        rates = [learning_rate(Protocol(), epoch) for epoch in range(1001)]
+        assert rates == pytest.approx([0.01] * 502 + [0.001] * 499, rel=1e-12)
+
+    def test_the_whole_protocol_is_the_evaluators(self):
+        images, labels = random_set(TINY, 4)
+        protocol = Protocol(batch_size=3)
+        theta = trained(TINY, images, labels, protocol)
+        assert distance(TINY, theta, reference(TINY, images, labels, protocol)) < 2e-5
+        assert distance(TINY, theta, reference(TINY, images, labels, protocol, replace_optimizer=False)) > 5e-5
+
+    @pytest.mark.parametrize("families", [(), ("color", "crop", "cutout", "flip", "scale", "rotate")])
+    @pytest.mark.parametrize("batch_size", [7, 10, 256])
+    def test_partial_batches_and_augmentation(self, batch_size, families):
+        images, labels = random_set(NETWORK, 20)
+        protocol = Protocol(epochs=12, drop_after_epochs=7, batch_size=batch_size, learning_rate=0.05)
+        theta = trained(NETWORK, images, labels, protocol, families, seed=4)
+        expected = reference(NETWORK, images, labels, protocol, families=families, seed=4)
+        assert distance(NETWORK, theta, expected, seed=4) < 1e-4
+
+    def test_the_drop_zeroes_the_momentum(self):
+        images, labels = random_set(NETWORK, 20)
+        protocol = Protocol(epochs=7, drop_after_epochs=6, drop_factor=1.0)
+        theta = trained(NETWORK, images, labels, protocol)
+        kept = reference(NETWORK, images, labels, protocol, replace_optimizer=False)
+        assert distance(NETWORK, theta, reference(NETWORK, images, labels, protocol)) < 1e-4
+        assert distance(NETWORK, theta, kept) > 0.1
+
+    def test_training_that_ends_before_the_drop(self):
+        images, labels = random_set(NETWORK, 20)
+        early, later = (Protocol(epochs=3, drop_after_epochs=drop) for drop in (3, 502))
+        assert torch.equal(trained(NETWORK, images, labels, early), trained(NETWORK, images, labels, later))
+
+
+class TestTrainNetwork:
+    PROTOCOL = Protocol(epochs=3, batch_size=7)
+
+    def test_the_seed_decides_every_bit(self):
+        images, labels = random_set(NETWORK, 20)
+        one, again, other = (trained(NETWORK, images, labels, self.PROTOCOL, ("flip",), seed) for seed in (0, 0, 1))
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+        assert not one.requires_grad
+
+    def test_every_image_is_used_once_an_epoch_in_full_and_partial_batches(self):
+        images, labels = random_set(NETWORK, 20)
+        asked = []
+
+        def recorded(index):
+            asked.append(index.tolist())
+            return images[index]
+
+        train_network(NETWORK, recorded, labels, protocol=self.PROTOCOL, augmentation=Augmentation(), seed=0)
+        assert [len(index) for index in asked] == [7, 7, 6] * 3
+        epochs = torch.tensor([row for index in asked for row in index]).view(3, 20).tolist()
+        assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+        assert epochs[0] != epochs[1]
+
+    def test_what_is_given_is_left_as_it_was(self):
+        images, labels = random_set(NETWORK, 20)
+        before = images.clone()
+        trained(NETWORK, images, labels, self.PROTOCOL, ("color",))
+        assert torch.equal(images, before)
+        assert not images.requires_grad
+
+
+class TestPredict:
+    def test_is_the_argmax_of_the_logits_across_batches(self, small_digits):
+        images = small_digits.normalized("train")
+        assert len(images) == 1078  # more than one batch of predictions
+        theta = NETWORK.initial(generator("predict"))
+        expected = module_of(NETWORK, theta)(images).argmax(dim=1)
+        assert torch.equal(predict(NETWORK, theta, images.__getitem__, len(images)), expected)
+        assert torch.equal(predict(NETWORK, theta, images.__getitem__, 3), expected[:3])
+
+
+LABELS = arrays(np.int64, st.shared(st.integers(1, 40), key="count"), elements=st.integers(0, 6))
+
+
+class TestMeasure:
+    @settings(deadline=None, max_examples=200)
+    @given(predicted=LABELS, labels=LABELS)
+    @example(predicted=np.array([0, 0, 0]), labels=np.array([0, 1, 2]))  # classes never predicted
+    @example(predicted=np.array([5, 1, 0]), labels=np.array([0, 1, 0]))  # a class predicted that does not occur
+    @example(predicted=np.array([9]), labels=np.array([3]))
+    def test_agrees_with_scikit_learn(self, predicted, labels):
+        found = measure(torch.from_numpy(predicted), torch.from_numpy(labels))
+        assert found.accuracy == pytest.approx(accuracy_score(labels, predicted))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {"average": "macro", "zero_division": 0}
+            assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, **options))
+            assert found.macro_recall == pytest.approx(recall_score(labels, predicted, **options))
+
+    def test_perfect_predictions(self):
+        labels = torch.arange(200)
+        found = measure(labels, labels)
+        assert (found.accuracy, found.macro_f1, found.macro_recall) == (1, 1, 1)
+
+
+class TestEvaluate:
+    def test_trains_on_the_set_and_tests_on_the_split_asked_for(self, small_digits):
+        rows = torch.cat([(small_digits.labels("train") == label).nonzero()[:5, 0] for label in range(10)])
+        images, labels = small_digits.normalized("train", rows), default_order_labels(5, 10)
+        options = {"protocol": Protocol(epochs=60, drop_after_epochs=40), "augmentation": Augmentation(), "seed": 2}
+        theta = train_network(NETWORK, images.__getitem__, labels, **options)
+        accuracies = {}
+        for split in ("validation", "test"):
+            found = evaluate(NETWORK, small_digits, split, images.__getitem__, labels, **options)
+            predicted = module_of(NETWORK, theta)(small_digits.normalized(split)).argmax(dim=1)
+            assert found == measure(predicted, small_digits.labels(split))
+            accuracies[split] = found.accuracy
+        assert len(set(accuracies.values())) == 2
+        assert min(accuracies.values()) > 0.5
