@@ -112,6 +112,7 @@ class TestMemoryMap:
     def test_a_snapshot_is_a_copy_that_may_be_written_to(self, filled):
         before = filled.path(0).read_bytes()
         opened = filled.open([0], 4)
+        assert opened.snapshot(0, 1).data_ptr() != opened.snapshot(0, 1).data_ptr()  # before a write that would crash
         opened.snapshot(0, 1).zero_()
         assert torch.equal(opened.snapshot(0, 1), random_snapshots(5, 0)[1])
         assert filled.path(0).read_bytes() == before
