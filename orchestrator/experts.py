@@ -81,6 +81,7 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
     count, epochs = settings.fixed["expert_count"], settings.space.horizon_epochs
     store.folder.mkdir(parents=True, exist_ok=True)
     with _alone(store.lock_path, console):
+        store.recover(range(count))
         check_experts(inputs)
         corrupt = set(store.corrupt(range(count)))
         missing = sorted({*store.short(range(count), epochs), *corrupt})

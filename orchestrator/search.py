@@ -3,6 +3,7 @@
 This module alone knows Optuna's samplers and Tune's searcher and scheduler classes.
 """
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,18 +133,6 @@ class ReferenceSafeASHA(ASHAScheduler):
         return decision
 
 
-class _Ending(tune.Callback):
-    """Tells a search that a signal ended from one that is over: Tune's `fit` returns alike from both."""
-
-    def __init__(self) -> None:
-        """Nothing has happened yet."""
-        self.interrupted = False
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Look for trials that were left as they were."""
-        self.interrupted = any(trial.status not in ("TERMINATED", "ERROR") for trial in trials)
-
-
 def ended_as_planned(result: dict[str, Any], iterations: int) -> bool:
     """Say whether a trial's last result is that of its last iteration."""
     return bool(result["iteration"] >= iterations)
@@ -177,7 +166,7 @@ def run_search(
         iterations=settings.fixed["iterations"],
     )
     scheduler = ReferenceSafeASHA(settings.fixed)
-    ending = _Ending()
+    began = time.monotonic()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(DistillationTrial, work=work), resources.per_worker),
         tune_config=tune.TuneConfig(
@@ -194,7 +183,7 @@ def run_search(
         run_config=tune.RunConfig(
             name=settings.tune_name,
             storage_path=settings.tune_folder,
-            callbacks=[*callbacks, ending],
+            callbacks=list(callbacks),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             verbose=0,
         ),
@@ -204,10 +193,13 @@ def run_search(
         (result.config or {}).get("trial_number", -1): result for result in map(grid.__getitem__, range(len(grid)))
     }
     errors = {number: str(result.error) for number, result in results.items() if result.error}
+    ended = read_trials(search.study, space, _reasons(search.study, scheduler.stopped, errors))
+    out_of_time = settings.time_budget_s is not None and time.monotonic() - began >= settings.time_budget_s
     return SearchOutcome(
-        trials=read_trials(search.study, space, _reasons(search.study, scheduler.stopped, errors)),
+        trials=ended,
         checkpoints={number: result.checkpoint for number, result in results.items() if result.checkpoint},
-        interrupted=ending.interrupted,
+        # Tune's `fit` returns from a signal as if all were well.
+        interrupted=len(ended) < trials and not out_of_time,
     )
 
 

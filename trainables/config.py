@@ -25,6 +25,18 @@ def _require_positive(config: object, *names: str) -> None:
         _require(math.isfinite(value) and value > 0, f"{name} must be larger than 0 and finite, not {value}")
 
 
+def _require_count(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(type(value) is int and value >= 1, f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def _require_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(math.isfinite(value) and value >= 0, f"{name} must be at least 0 and finite, not {value}")
+
+
 def _require_fraction(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -64,10 +76,10 @@ class ExpertRecipe(_FromSettings):
         _require(
             self.expert_optimizer in ("gsam", "sgd"), f"expert_optimizer is gsam or sgd, not {self.expert_optimizer}"
         )
-        _require_positive(self, "expert_lr", "expert_batch_size", "sam_rho")
+        _require_count(self, "expert_batch_size")
+        _require_positive(self, "expert_lr", "sam_rho")
         _require_fraction(self, "expert_momentum")
-        for name in ("expert_weight_decay", "gsam_alpha"):
-            _require(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}")
+        _require_not_negative(self, "expert_weight_decay", "gsam_alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +123,10 @@ class DistillationConfig(_FromSettings):
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
-        _require_positive(
-            self, "ipc", "N", "M", "lr_pixel", "alpha_init", "batch_syn", "max_matching_loss", "iterations"
-        )
+        _require_count(self, "ipc", "N", "M", "batch_syn", "iterations")
+        _require_positive(self, "lr_pixel", "alpha_init", "max_matching_loss")
         _require_fraction(self, "momentum_pixel", "momentum_alpha")
-        _require(self.lr_alpha >= 0, f"lr_alpha must be at least 0, not {self.lr_alpha}")
+        _require_not_negative(self, "lr_alpha")
         _require(
             self.initialization in ("correct", "real"),
             f"initialization is correct or real, not {self.initialization}",
@@ -154,7 +165,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
-        _require_positive(self, "epochs", "learning_rate", "batch_size", "drop_factor")
+        _require_count(self, "epochs", "batch_size")
+        _require_positive(self, "learning_rate", "drop_factor")
+        _require_not_negative(self, "drop_after_epochs", "weight_decay")
         _require_fraction(self, "momentum")
 
     @classmethod

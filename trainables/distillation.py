@@ -3,6 +3,7 @@
 Shape legend: S synthetic images, ch channels, H = W side, P parameters.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +101,8 @@ class Distiller:
             augmentation=self.augmentation,
         )
         # Written so that a loss that is not a number is skipped and counted too.
-        accepted = gradient.loss <= config.max_matching_loss and bool(torch.isfinite(gradient.images).all())
+        finite = math.isfinite(gradient.alpha) and bool(torch.isfinite(gradient.images).all())
+        accepted = finite and gradient.loss <= config.max_matching_loss
         if accepted:
             self._image_velocity.mul_(config.momentum_pixel).add_(gradient.images)
             self.images.sub_(self._image_velocity, alpha=config.lr_pixel)

@@ -38,6 +38,9 @@ class ConvNet:
 
     def __post_init__(self) -> None:
         """Refuse a network that would pool an image away."""
+        for name in ("channels", "image_size", "classes", "depth", "width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"a ConvNet's {name} must be at least 1, not {getattr(self, name)}")
         if self.image_size < 2**self.depth:
             raise ConfigError(
                 f"a ConvNet of depth {self.depth} halves the image {self.depth} times: it needs a side of at least "

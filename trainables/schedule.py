@@ -27,6 +27,9 @@ class MatchingRange:
 
     def __post_init__(self) -> None:
         """Refuse a range without a start epoch."""
+        for name in ("T_minus", "T", "T_plus", "interval"):
+            if type(getattr(self, name)) is not int:
+                raise ConfigError(f"{name} must be a whole number, not {getattr(self, name)!r}")
         if not 0 <= self.T_minus < self.T <= self.T_plus:
             raise ConfigError(
                 f"a matching range needs 0 ≤ T_minus < T ≤ T_plus, not {self.T_minus}, {self.T}, {self.T_plus}"

@@ -5,6 +5,7 @@ name, so a resumed, extended or re-ordered run draws what an undisturbed one wou
 """
 
 import hashlib
+import json
 
 import torch
 
@@ -13,7 +14,7 @@ __all__ = ["generator", "seed_of"]
 
 def seed_of(*name: int | str) -> int:
     """Return the seed, in [0, 2**63), that belongs to a name such as `(seed, "expert", 3, "epoch", 7)`."""
-    text = "/".join(map(str, name))
+    text = json.dumps([str(part) for part in name])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

@@ -30,7 +30,7 @@ class SyntheticSet:
     images: Tensor
     """Normalised, float32 [S, ch, H, W], on the CPU."""
     labels: Tensor
-    """Hard labels, int64 [S]: in default order, image i has label i // ipc."""
+    """Hard labels in default order (image i has label i // ipc), int64 [S]; or soft labels, float32 [S, C]."""
     alpha: float
     """Learning rate learned along with the images."""
     dataset: str
@@ -48,7 +48,12 @@ class SyntheticSet:
 
 
 def write_synthetic(path: Path, synthetic: SyntheticSet) -> None:
-    """Write `images`, `labels`, `alpha` and the metadata as one safetensors file, atomically."""
+    """Write `images`, `labels`, `alpha` and the metadata as one safetensors file, atomically.
+
+    Raises:
+        SyntheticSetError: The set is not what its metadata would say it is.
+    """
+    _check("the set to be written", synthetic)
     metadata = {
         "format_version": FORMAT_VERSION,
         "dataset": synthetic.dataset,
@@ -87,26 +92,32 @@ def read_synthetic(path: Path) -> SyntheticSet:
         raise SyntheticSetError(
             f"{path} has format version {text.get('format_version')}, this program reads {FORMAT_VERSION}"
         )
-    synthetic = SyntheticSet(
-        images=tensors["images"],
-        labels=tensors["labels"],
-        alpha=float(tensors["alpha"]),
-        dataset=text["dataset"],
-        class_names=tuple(json.loads(text["class_names"])),
-        mean=tuple(json.loads(text["mean"])),
-        std=tuple(json.loads(text["std"])),
-        ipc=int(text["ipc"]),
-        method=text["method"],
-        config=json.loads(text["config"]),
-        provenance=json.loads(text["provenance"]),
-    )
-    _check_finite(path, synthetic.images)
+    try:
+        synthetic = SyntheticSet(
+            images=tensors["images"],
+            labels=tensors["labels"],
+            alpha=float(tensors["alpha"]),
+            dataset=text["dataset"],
+            class_names=tuple(json.loads(text["class_names"])),
+            mean=tuple(json.loads(text["mean"])),
+            std=tuple(json.loads(text["std"])),
+            ipc=int(text["ipc"]),
+            method=text["method"],
+            config=json.loads(text["config"]),
+            provenance=json.loads(text["provenance"]),
+        )
+    except KeyError as error:
+        raise SyntheticSetError(f"{path} is no synthetic set: it has no {error}") from error
+    except ValueError as error:
+        raise SyntheticSetError(f"{path} is no synthetic set: its metadata cannot be read ({error})") from error
+    _check(str(path), synthetic)
     return synthetic
 
 
 def write_challenge(path: Path, images: Tensor) -> None:
     """Write images as the challenge's bare float tensor [ipc·C, ch, H, W], normalised, in default order. METHOD §3."""
-    write_atomically(path, lambda aside: torch.save(images.detach().cpu().float().contiguous(), aside))
+    bare = images.detach().cpu().float().contiguous().clone()  # a view would be saved with all it is a view of
+    write_atomically(path, lambda aside: torch.save(bare, aside))
 
 
 def read_challenge(path: Path, *, classes: int, channels: int, image_size: int) -> tuple[Tensor, Tensor]:
@@ -118,7 +129,9 @@ def read_challenge(path: Path, *, classes: int, channels: int, image_size: int) 
     try:
         images = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise SyntheticSetError(f"{path} cannot be read as a tensor: {str(error).splitlines()[0]}") from error
+        raise SyntheticSetError(
+            f"{path} cannot be read as a tensor: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise SyntheticSetError(f"{path} must hold one bare float tensor, not {kind}")
@@ -127,10 +140,29 @@ def read_challenge(path: Path, *, classes: int, channels: int, image_size: int) 
             f"{path} must hold images of shape [ipc·{classes}, {channels}, {image_size}, {image_size}], "
             f"not {list(images.shape)}"
         )
-    _check_finite(path, images)
+    _check_finite(str(path), images)
     return images.float(), default_order_labels(len(images) // classes, classes)
 
 
-def _check_finite(path: Path, images: Tensor) -> None:
+def _check(name: str, synthetic: SyntheticSet) -> None:
+    """Refuse images and labels that are not those of ipc images per class in default order."""
+    images, classes = synthetic.images, len(synthetic.class_names)
+    expected = default_order_labels(synthetic.ipc, classes)
+    if images.ndim != 4 or len(images) != len(expected) or images.dtype != torch.float32:
+        raise SyntheticSetError(
+            f"{name} must hold float32 images of shape [{synthetic.ipc}·{classes}, channels, height, width], "
+            f"not {images.dtype} of {list(images.shape)}"
+        )
+    labels = synthetic.labels
+    soft = labels.dtype == torch.float32 and labels.shape == (len(images), classes)
+    if not soft and not torch.equal(labels, expected):
+        raise SyntheticSetError(
+            f"{name} must hold labels in default order (the label of image i is i // ipc), or float32 soft labels of "
+            f"shape [{len(images)}, {classes}], not {labels.dtype} of {list(labels.shape)}"
+        )
+    _check_finite(name, images)
+
+
+def _check_finite(name: str, images: Tensor) -> None:
     if bad := int((~torch.isfinite(images)).sum()):
-        raise SyntheticSetError(f"{path} holds {bad} pixels that are not finite numbers")
+        raise SyntheticSetError(f"{name} holds {bad} pixels that are not finite numbers")

@@ -3,8 +3,9 @@
     experts/<address>/manifest.json     what shaped them, the parameter layout, and each file's rows and SHA-256
     experts/<address>/expert-0000.arrow one Arrow IPC file an expert: one row an epoch, float32 [P] in one column
 
-A file holds snapshots 0 (initial) to E (after E epochs), one record batch each. A store can only grow: an expert with
-more epochs replaces a shorter one whose snapshots it repeats.
+A file holds snapshots 0 (initial) to E (after E epochs), one record batch each. An expert with more epochs replaces a
+shorter one whose snapshots it repeats. A file also certifies itself (its metadata holds the losses and a digest of all
+snapshots), so that one whose writer died before the manifest was written is recovered and not trained again.
 """
 
 import hashlib
@@ -87,14 +88,16 @@ class TrajectoryStore:
         remedy = "delete its folder to train these experts again"
         try:
             manifest = json.loads(self.manifest_path.read_text())
-            version, layout = manifest["version"], manifest["layout"]
+            if (version := manifest["version"]) != FORMAT_VERSION:
+                raise ExpertFileError(
+                    f"{self.manifest_path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}"
+                )
+            layout = manifest["layout"]
             entries = {int(expert): ExpertFile(**entry) for expert, entry in manifest["experts"].items()}
+        except ExpertFileError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExpertFileError(f"{self.manifest_path} is not a manifest of experts ({error}); {remedy}") from error
-        if version != FORMAT_VERSION:
-            raise ExpertFileError(
-                f"{self.manifest_path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}"
-            )
         if layout != [[name, list(shape)] for name, shape in self.network.layout]:
             raise ExpertFileError(f"{self.manifest_path} describes another network than {self.network}; {remedy}")
         return entries
@@ -105,28 +108,38 @@ class TrajectoryStore:
         return [expert for expert in experts if expert not in listed or listed[expert].rows < epochs + 1]
 
     def corrupt(self, experts: Iterable[int]) -> dict[int, str]:
-        """Return what is wrong with each listed expert whose file is not the one the manifest describes.
+        """Return what is wrong with each of those experts whose file is neither as the manifest says nor a longer one.
 
         Reads every byte: run it once before a sweep, not once a trial.
         """
-        listed = self.read()
-        faults = {
-            expert: _fault(self.folder / listed[expert].file, listed[expert]) for expert in experts if expert in listed
-        }
-        return {expert: fault for expert, fault in faults.items() if fault}
+        listed, faults = self.read(), {}
+        for expert in experts:
+            if expert in listed:
+                fault = _fault(self.path(expert), listed[expert])
+                if fault and self._newer(expert, listed[expert].rows) is None:
+                    faults[expert] = fault
+        return faults
+
+    def recover(self, experts: Iterable[int]) -> None:
+        """Enter whole files in the manifest whose writer died before it did so. One process at a time."""
+        listed, found = self.read(), {}
+        for expert in experts:
+            entry = self._newer(expert, listed[expert].rows if expert in listed else 0)
+            if entry is not None:
+                found[expert] = entry
+        if found:
+            self.record(found)
+
+    def _newer(self, expert: int, rows: int) -> ExpertFile | None:
+        """Return the entry of a file that certifies itself and holds more than `rows` snapshots."""
+        return _certified(self.path(expert), self.network.parameters, more_than=rows)
 
     def write(self, expert: int, snapshots: Sequence[Tensor], losses: Sequence[float]) -> ExpertFile:
         """Write an expert's snapshots, each float32 [P], and return what the manifest must say; see `record`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(expert)
-        write_atomically(path, lambda aside: _write_snapshots(aside, snapshots))
-        return ExpertFile(
-            file=path.name,
-            rows=len(snapshots),
-            bytes=path.stat().st_size,
-            sha256=_sha256(path),
-            losses=list(losses),
-        )
+        write_atomically(path, lambda aside: _write_snapshots(aside, snapshots, losses))
+        return _entry(path, len(snapshots), list(losses))
 
     def record(self, written: Mapping[int, ExpertFile]) -> None:
         """Enter files in the manifest. One process at a time: hold `lock_path` locked."""
@@ -167,8 +180,8 @@ class TrajectoryStore:
             have = "none" if entry is None else entry.rows - 1
             raise ExpertFileError(f"{path} needs {epochs} epochs and has {have}; train it with orchestrator.experts")
         try:
-            rows = _map_snapshots(path, self.network.parameters)
-        except (OSError, pa.ArrowInvalid) as error:
+            rows, _ = _map_snapshots(path, self.network.parameters)
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ExpertFileError(f"{path} cannot be read ({error}); train it again with --retrain-corrupt") from error
         if len(rows) < epochs + 1:
             raise ExpertFileError(f"{path} holds {len(rows)} snapshots, its manifest says {entry.rows}")
@@ -194,25 +207,54 @@ class Trajectories:
         return torch.from_numpy(self._rows[expert][epoch].copy())
 
 
-def _write_snapshots(path: Path, snapshots: Sequence[Tensor]) -> None:
-    parameters = snapshots[0].numel()
-    schema = pa.schema(
-        [pa.field("parameters", pa.list_(pa.float32(), parameters), nullable=False)],
-        metadata={"format_version": str(FORMAT_VERSION)},
-    )
+def _write_snapshots(path: Path, snapshots: Sequence[Tensor], losses: Sequence[float]) -> None:
+    rows = [snapshot.detach().cpu().contiguous().numpy() for snapshot in snapshots]
+    parameters = rows[0].size
+    metadata = {
+        "format_version": str(FORMAT_VERSION),
+        "losses": json.dumps(list(losses)),
+        "digest": _digest(rows, list(losses)),
+    }
+    schema = pa.schema([pa.field("parameters", pa.list_(pa.float32(), parameters), nullable=False)], metadata=metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for snapshot in snapshots:
-            values = pa.array(snapshot.detach().cpu().contiguous().numpy(), type=pa.float32())
-            writer.write_batch(pa.record_batch([pa.FixedSizeListArray.from_arrays(values, parameters)], schema=schema))
+        for row in rows:
+            values = pa.FixedSizeListArray.from_arrays(pa.array(row, type=pa.float32()), parameters)
+            writer.write_batch(pa.record_batch([values], schema=schema))
 
 
-def _map_snapshots(path: Path, parameters: int) -> list[np.ndarray]:
+def _map_snapshots(path: Path, parameters: int) -> tuple[list[np.ndarray], dict[bytes, bytes]]:
+    """Return the snapshots of a file, each read-only float32 [P], and its metadata."""
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     rows = []
     for index in range(reader.num_record_batches):
         values = reader.get_batch(index).column(0).values
         rows.append(np.frombuffer(values.buffers()[1], dtype=np.float32, count=parameters, offset=4 * values.offset))
-    return rows
+    return rows, reader.schema.metadata or {}
+
+
+def _certified(path: Path, parameters: int, more_than: int) -> ExpertFile | None:
+    """Return the manifest entry of a file with more than so many snapshots whose own digest holds, else None."""
+    try:
+        rows, metadata = _map_snapshots(path, parameters)
+        losses = json.loads(metadata[b"losses"])
+        version, digest = metadata[b"format_version"].decode(), metadata[b"digest"].decode()
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return None
+    if len(rows) <= more_than:
+        return None  # before anything is read: the manifest knows of as much
+    whole = version == str(FORMAT_VERSION) and len(rows) == len(losses) + 1 and digest == _digest(rows, losses)
+    return _entry(path, len(rows), losses) if whole else None
+
+
+def _digest(rows: Sequence[np.ndarray], losses: list[float]) -> str:
+    digest = hashlib.sha256(json.dumps(losses).encode())
+    for row in rows:
+        digest.update(row.data)
+    return digest.hexdigest()
+
+
+def _entry(path: Path, rows: int, losses: list[float]) -> ExpertFile:
+    return ExpertFile(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=_sha256(path), losses=losses)
 
 
 def _sha256(path: Path) -> str:
