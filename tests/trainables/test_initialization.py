@@ -99,8 +99,8 @@ class TestCorrect:
         assert choose("real", ipc) != expected
 
     def test_the_epoch_named_decides(self, choose, right, snapshots):
-        assert set(choose(epoch=2)) <= right(snapshots[0][2])
-        assert not set(choose(epoch=LAST)) <= right(snapshots[0][2])
+        assert set(choose(epoch=4)) <= right(snapshots[0][4])
+        assert not set(choose(epoch=LAST)) <= right(snapshots[0][4])
 
     def test_the_next_expert_fills_up(self, choose, right, small_network, snapshots):
         able = snapshots[1][LAST]
