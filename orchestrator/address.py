@@ -9,7 +9,7 @@ from orchestrator.errors import UserError
 
 __all__ = ["check_answers"]
 
-ANSWER_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 20.0
 
 
 def check_answers(address: str) -> None:

@@ -9,18 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import UserError
-
-# Ray reads these when it is imported.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else `uv run` makes Ray build an environment a worker
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and the study hold the results
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new engine prints its banner however quiet it is asked to be
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 import ray
 
-__all__ = ["Resources", "connected"]
+from orchestrator.errors import UserError
+
+__all__ = ["Resources", "code_environment", "connected"]
 
 OBJECT_STORE_BYTES = 200 * 2**20  # experts and datasets are memory-mapped files, not objects
 
@@ -62,22 +55,33 @@ def connected(address: str, gpus_per_trial: float | None) -> Iterator[Resources]
     Raises:
         UserError: GPUs are asked of a cluster that has none.
     """
-    if address == "local":
-        options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    else:
-        # Workers elsewhere get our three packages, not the working directory with its gigabytes of runs.
-        root = Path(__file__).resolve().parent.parent
-        packages = [str(root / name) for name in ("orchestrator", "trainables", "search_spaces")]
-        options = {"runtime_env": {"py_modules": packages}}
-    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    # Kubernetes stops with SIGTERM, on which Tune aborts and loses its state; SIGUSR1 makes it stop in order.
-    previous = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    inside = ray.is_initialized()  # a command that `remote` sent here is connected already
+    if not inside:
+        options: dict[str, Any] = {"runtime_env": code_environment()}
+        if address == "local":
+            options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    previous = signal.signal(signal.SIGTERM, _stop_in_order)
     try:
         offered = ray.cluster_resources()
         yield _resources(offered.get("CPU", 0.0), offered.get("GPU", 0.0), gpus_per_trial, address)
     finally:
         signal.signal(signal.SIGTERM, previous)
-        ray.shutdown()
+        if not inside:
+            ray.shutdown()
+
+
+def code_environment() -> dict[str, Any]:
+    """Return what ships our three packages to workers elsewhere, and not the working directory with all its runs."""
+    root = Path(__file__).resolve().parent.parent
+    return {"py_modules": [str(root / name) for name in ("orchestrator", "trainables", "search_spaces")]}
+
+
+def _stop_in_order(*_: Any) -> None:
+    """Take SIGTERM, with which Kubernetes stops, like Ctrl-C: on the signal itself Tune aborts and loses its state."""
+    if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGUSR1)  # Tune is running, and this is its signal to stop in order
 
 
 def _resources(cpus: float, gpus: float, gpus_per_trial: float | None, address: str) -> Resources:

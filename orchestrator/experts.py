@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # for `--help`, which loads neither torch nor ray
     from orchestrator.cluster import Resources
     from orchestrator.inputs import Inputs
 
-__all__ = ["ExpertSummary", "check_experts", "ensure_experts"]
+__all__ = ["ExpertSummary", "check_experts", "ensure_experts", "run_experts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,13 +193,22 @@ def main(
     )  # fmt: skip
     settings.workdir.check_writable()
     check_answers(address)
-    console = make_console(quiet=quiet)
+    if address.startswith("ray://"):
+        from orchestrator.remote import run_on_cluster
 
+        run_on_cluster("orchestrator.experts", "run_experts", settings)
+    else:
+        run_experts(settings)
+
+
+def run_experts(settings: SweepSettings) -> None:
+    """Run the expert stage of a sweep that is not to follow."""
     from orchestrator.cluster import connected
     from orchestrator.inputs import check_dataset, prepare_inputs
 
+    console = make_console(quiet=settings.quiet)
     check_dataset(settings)
-    with connected(address, None) as resources:
+    with connected(settings.address, None) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)
     console.print(summary.line(inputs.store.folder))

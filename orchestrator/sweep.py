@@ -83,7 +83,12 @@ def main(
     settings.workdir.check_writable()
     check_answers(address)
     settings.check_new()
-    run_sweep(settings)
+    if settings.address.startswith("ray://"):
+        from orchestrator.remote import run_on_cluster
+
+        run_on_cluster("orchestrator.sweep", "run_sweep", settings)
+    else:
+        run_sweep(settings)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,29 +75,39 @@ def test_a_sweep_that_is_stopped_keeps_its_trials_and_says_so(first: Sweep, by: 
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
-    """A Ray cluster that somebody else started: its address."""
-    port = free_port()
+def cluster() -> Iterator[tuple[str, str]]:
+    """A Ray cluster that somebody else started: its address, and the one for clients."""
+    port, client_port = free_port(), free_port()
     # Temporary files of its own: Ray's sockets need a short path, and no other cluster may be found through them.
     folder = Path("/tmp") / f"mdatm-{port}"
     head = start(
         Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
-        "--include-dashboard=false", f"--temp-dir={folder}", "--ray-client-server-port=0",
-        "--object-store-memory=100000000", RAY_AUTH_MODE="disabled",
+        "--include-dashboard=false", f"--temp-dir={folder}", f"--ray-client-server-port={client_port}",
+        "--object-store-memory=100000000", RAY_AUTH_MODE="disabled", RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     )  # fmt: skip
     try:
         assert head.stdout is not None
-        for line in head.stdout:
-            if "Ray runtime started" in line:
-                break
-        yield f"127.0.0.1:{port}"
+        assert any("Ray runtime started" in line for line in head.stdout)
+        # Ray's client server now and then fails to fork for its first client: wait until one has got through.
+        attempt = [sys.executable, "-c", f"import ray; ray.init('ray://127.0.0.1:{client_port}')"]
+        environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+        while subprocess.run(attempt, env=environment, capture_output=True).returncode:
+            time.sleep(1)
+        yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}"
     finally:
-        end(head)
+        os.killpg(head.pid, signal.SIGKILL)  # on SIGTERM it would drain for half a minute
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_sweep_joins_a_cluster(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [0, 1], ids=["host:port", "ray://"])
+def test_a_sweep_joins_a_cluster(
+    cluster: tuple[str, str], form: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    done = run("orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", cluster)
+    done = run(
+        "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", cluster[form]
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "sweeps" / "a" / "result.json").read_text())
     assert result["experts"]["trained"] == 2 and sum(result["trials"].values()) == 2

@@ -1,0 +1,45 @@
+"""Commands at a `ray://` address: they run on the cluster, because a client cannot drive Tune from outside.
+
+Tune moves the search to the cluster by itself then, without the callbacks' connections and without the terminal. So the
+whole command goes there, and its lines come back. Its workdir and data are paths that the cluster reaches.
+"""
+
+import importlib
+import logging
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from orchestrator.cluster import code_environment
+from orchestrator.settings import SweepSettings, Workdir
+
+__all__ = ["run_on_cluster"]
+
+
+def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
+    """Run a function of ours that takes settings on the cluster at their address; its own errors are raised here."""
+    there = replace(
+        settings,
+        address="auto",
+        workdir=Workdir(settings.workdir.root.absolute()),
+        data=None if settings.data is None else settings.data.absolute(),
+    )
+    ray.init(settings.address, logging_level=logging.ERROR, runtime_env=code_environment())
+    task = None
+    try:
+        task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, there)
+        ray.get(task)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+    except KeyboardInterrupt:
+        if task is not None:
+            ray.cancel(task)
+        raise
+    finally:
+        ray.shutdown()
+
+
+def _call(module: str, function: str, settings: SweepSettings) -> Any:
+    getattr(importlib.import_module(module), function)(settings)
