@@ -69,7 +69,10 @@ def draw_trials(path: Path, records: Sequence[TrialRecord], best: TrialRecord) -
             ranges.plot([settings["T_minus"], settings["T_plus"]], [record.last] * 2, color=colour, **marked)
     curves.set(xlabel="distillation iteration", ylabel="validation accuracy", title="Search")
     ranges.set(xlabel="expert epoch (matching range T⁻ to T⁺)", ylabel="validation accuracy, last rung", title="Ranges")
-    legend = {"best": "#1e8449", "reference (trial 0)": "#d35400", **_COLOURS}
+    if best.number == 0:
+        legend = {"best, the reference (trial 0)": "#1e8449", **_COLOURS}
+    else:
+        legend = {"best": "#1e8449", "reference (trial 0)": "#d35400", **_COLOURS}
     statuses = {record.status for record in records}
     shown = {name: colour for name, colour in legend.items() if name not in _COLOURS or name in statuses}
     curves.legend(

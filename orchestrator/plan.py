@@ -15,12 +15,13 @@ from trainables.catalog import facts
 
 __all__ = ["Plan", "make_plan", "print_plan"]
 
-CPU_CORE_RATE = 6e9
-"""Floating-point operations a second and core that whole steps reach at the digits' size, where calls dominate."""
-CPU_CORE_RATE_WIDE = 60e9
-"""The same for the challenge's network, 128 wide on 32 × 32 pixels."""
-GPU_RATE = 15e12
-"""Assumed for one data-centre GPU in float32; not measured."""
+CPU_RATE_NARROW, CPU_RATE_WIDE = 1.2e10, 5.5e10
+"""Floating-point operations a second and core that whole steps were seen to reach on a two-core x86 machine: at the
+digits' size, where calls dominate, and with the challenge's network, 128 wide on 32 × 32 pixels."""
+WIDE = 64
+"""Width from which a network counts as wide."""
+GPU_RATE = 1.5e13
+"""The same for one data-centre GPU in float32: assumed, not measured."""
 
 # Passes of one step, in units of one forward pass of its images.
 EXPERT_PASSES = {"sgd": 3, "gsam": 6}
@@ -40,14 +41,13 @@ class Plan:
     """Memory of one trial beside the shared maps."""
     operations: dict[str, float]
     """Floating-point operations by stage."""
-    rate: float
-    """Operations a second of one worker."""
-    on_gpu: bool
+    cpu_rate: float
+    """Operations a second of one CPU core."""
 
-    def hours(self, stage: str | None = None) -> float:
-        """Worker-hours of a stage or of all."""
+    def hours(self, stage: str | None = None, *, gpu: bool = False) -> float:
+        """Hours that a stage, or all of them, would take one CPU core or one GPU."""
         total = sum(self.operations.values()) if stage is None else self.operations[stage]
-        return total / self.rate / 3600
+        return total / (GPU_RATE if gpu else self.cpu_rate) / 3600
 
 
 def make_plan(settings: SweepSettings) -> Plan:
@@ -76,7 +76,6 @@ def make_plan(settings: SweepSettings) -> Plan:
     epochs = settings.space.horizon_epochs
     expert = train_images * epochs * forward * EXPERT_PASSES[fixed["expert_optimizer"]]
     pixels = data.channels * data.image_size**2
-    on_gpu = settings.gpus_per_trial is not None
     return Plan(
         trials=fixed["trials"],
         experts=fixed["expert_count"],
@@ -88,53 +87,54 @@ def make_plan(settings: SweepSettings) -> Plan:
             "search": fixed["trials"] * (matching + validation),
             "finals": finals,
         },
-        rate=GPU_RATE if on_gpu else (CPU_CORE_RATE_WIDE if fixed["net_width"] >= 64 else CPU_CORE_RATE),
-        on_gpu=on_gpu,
+        cpu_rate=CPU_RATE_WIDE if fixed["net_width"] >= WIDE else CPU_RATE_NARROW,
     )
 
 
 def print_plan(console: Console, settings: SweepSettings) -> None:
     """Print what a sweep would run and what it would cost."""
     plan, fixed = make_plan(settings), settings.fixed
-    worker = "GPU" if plan.on_gpu else "CPU core"
-    share = settings.gpus_per_trial or 1
-    at_once = settings.concurrent or 1
-    table = Table(
+    share = settings.gpus_per_trial
+    what = Table(
         title=f"Plan of {settings.space.name}: {settings.space.title}", title_justify="left", show_header=False
     )
-    table.add_row("trials", f"{plan.trials}, the first is {settings.space.reference}")
-    table.add_row(
+    what.add_row("trials", f"{plan.trials}, the first is {settings.space.reference}")
+    what.add_row(
         "stopped early",
         f"ASHA: rungs from iteration {fixed['first_rung_iterations']} to {fixed['iterations']}, "
         f"1 in {fixed['reduction_factor']} goes on",
     )
-    table.add_row("one trial takes", f"1 CPU and {share:g} GPU" if plan.on_gpu else "1 CPU core, no GPU")
-    table.add_row("at once", str(settings.concurrent or "all that fit"))
-    table.add_row(
+    what.add_row(
+        "one trial takes", "1 CPU core" + (f" and {share:g} of a GPU" if share else ", and a GPU where there is one")
+    )
+    what.add_row("trials at once", str(settings.concurrent or "all that fit"))
+    what.add_row(
         "experts",
         f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",
     )
-    table.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
-    table.add_row(
+    what.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
+    what.add_row(
         "memory of one trial", f"{plan.trial_bytes / 2**20:,.0f} MiB beside the libraries and the shared experts"
     )
-    for stage in plan.operations:
-        table.add_row(
-            f"{stage}", f"{plan.operations[stage]:.3g} operations, {_hours(plan.hours(stage))} of one {worker}"
-        )
-    table.add_row(
-        "total, nothing pruned",
-        f"{plan.hours():,.2f} {worker}-hours; {_hours(plan.hours() / at_once)} at {at_once} at once",
+    console.print(what)
+
+    cost = Table(title="Cost, nothing stopped early", title_justify="left")
+    for heading in ("stage", "operations", "one CPU core", "one GPU"):
+        cost.add_column(heading, justify="left" if heading == "stage" else "right")
+    for stage in (*plan.operations, None):
+        operations = sum(plan.operations.values()) if stage is None else plan.operations[stage]
+        times = [_duration(plan.hours(stage, gpu=gpu)) for gpu in (False, True)]
+        cost.add_row(stage or "total", f"{operations:.2e}", *times)
+    console.print(cost)
+    console.print(
+        f"The total is {plan.hours():,.2f} CPU-core-hours or {plan.hours(gpu=True):,.2f} GPU-hours. It rests on trial "
+        f"0's N and batch for all trials, on {plan.cpu_rate:.1e} operations a second and CPU core (measured on two x86 "
+        f"cores) and {GPU_RATE:.1e} a second and GPU (assumed, not measured)."
     )
-    basis = "assumed, not measured" if plan.on_gpu else "measured on one core of a two-core x86 machine"
-    table.add_row(
-        "rests on", f"{plan.rate:.2g} operations a second and {worker}: {basis}; trial 0's N and batch for all trials"
-    )
-    console.print(table)
 
 
-def _hours(hours: float) -> str:
-    return str(timedelta(seconds=round(hours * 3600)))
+def _duration(hours: float) -> str:
+    return str(timedelta(seconds=round(hours * 3600))) if hours < 48 else f"{hours / 24:,.0f} days"
 
 
 def _network_cost(channels: int, side: int, classes: int, depth: int, width: int) -> tuple[float, int, int]:

@@ -42,7 +42,15 @@ def test_plan_loads_neither_torch_nor_ray_and_says_what_would_run(space: str) ->
     code, output, heavy = loaded_by("orchestrator.sweep", "--space", space, "--plan")
     assert code == 0 and heavy == ""
     assert str(load(space).fixed["trials"].value) in output
-    for heading in ("trials", "one trial takes", "experts on disk", "memory of one trial", "total", "rests on"):
+    for heading in (
+        "trials",
+        "one trial takes",
+        "experts on disk",
+        "memory of one trial",
+        "total",
+        "GPU-hours",
+        "rests on",
+    ):
         assert heading in output
 
 
