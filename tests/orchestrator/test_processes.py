@@ -74,6 +74,13 @@ def test_a_sweep_that_is_stopped_keeps_its_trials_and_says_so(first: Sweep, by: 
     assert client.search_runs(experiment, query) == []
 
 
+def succeeds(command: list[str], environment: dict[str, str]) -> bool:
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, timeout=15).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, str]]:
     """A Ray cluster that somebody else started: its address, and the one for clients."""
@@ -91,7 +98,7 @@ def cluster() -> Iterator[tuple[str, str]]:
         # Ray's client server now and then fails to fork for its first client: wait until one has got through.
         attempt = [sys.executable, "-c", f"import ray; ray.init('ray://127.0.0.1:{client_port}')"]
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-        while subprocess.run(attempt, env=environment, capture_output=True).returncode:
+        while not succeeds(attempt, environment):
             time.sleep(1)
         yield f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}"
     finally:
@@ -100,17 +107,30 @@ def cluster() -> Iterator[tuple[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("form", [0, 1], ids=["host:port", "ray://"])
-def test_a_sweep_joins_a_cluster(
-    cluster: tuple[str, str], form: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_join_a_cluster(cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address, client_address = cluster
+    done = run("orchestrator.experts", "--space", "digits", "--experts", 2, "--workdir", tmp_path, "--address", address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trained, 0 reused" in done.stdout
     done = run(
-        "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", cluster[form]
+        "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", client_address
     )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "sweeps" / "a" / "result.json").read_text())
-    assert result["experts"]["trained"] == 2 and sum(result["trials"].values()) == 2
+    assert result["experts"]["reused"] == 2 and sum(result["trials"].values()) == 2
+
+
+def test_the_time_budget_ends_the_search_and_checkpoints_go_where_they_are_wanted(first: Sweep, tmp_path: Path) -> None:
+    done = run(
+        "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", first.workdir, "--name", "short", "--time-budget",
+        "15s", "--storage-path", tmp_path / "store",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((first.workdir / "sweeps" / "short" / "result.json").read_text())
+    assert result["status"] == "finished" and 1 <= sum(result["trials"].values()) < 60
+    assert list((tmp_path / "store" / "short").rglob("distiller.safetensors"))
+    assert not (first.workdir / "sweeps" / "short" / "tune").exists()
 
 
 def test_a_tracking_server_gets_the_runs_and_the_files(first: Sweep, tmp_path: Path) -> None:
