@@ -45,6 +45,10 @@ class ExpertSummary:
     losses: list[float]
     """Mean training loss over the experts, by epoch."""
 
+    def facts(self) -> dict[str, int]:
+        """Return the part of result.json."""
+        return {key: getattr(self, key) for key in ("count", "trained", "reused", "epochs", "bytes")}
+
     def line(self, folder: Path) -> str:
         """Say it in one line."""
         return (
@@ -53,11 +57,11 @@ class ExpertSummary:
         )
 
 
-def check_experts(inputs: "Inputs") -> None:
-    """Refuse experts whose files are not what their manifest says, unless they are to be trained again.
+def check_experts(inputs: "Inputs") -> set[int]:
+    """Return the experts that are to be trained again because their files are corrupt.
 
     Raises:
-        UserError: Names the first such file, what is wrong with it, and the remedy.
+        UserError: There are some, and nobody asked for that: names the first, what is wrong with it, and the remedy.
     """
     corrupt = inputs.store.corrupt(range(inputs.settings.fixed["expert_count"]))
     if corrupt and not inputs.settings.retrain_corrupt:
@@ -67,6 +71,7 @@ def check_experts(inputs: "Inputs") -> None:
             f"the expert file {inputs.store.path(expert)} is corrupt: {fault}{more}; "
             "run the same command with --retrain-corrupt to train it again"
         )
+    return set(corrupt)
 
 
 def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console") -> ExpertSummary:
@@ -82,8 +87,7 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
     store.folder.mkdir(parents=True, exist_ok=True)
     with _alone(store.lock_path, console):
         store.recover(range(count))
-        check_experts(inputs)
-        corrupt = set(store.corrupt(range(count)))
+        corrupt = check_experts(inputs)
         missing = sorted({*store.short(range(count), epochs), *corrupt})
         if missing:
             extendable = set(store.read()) - corrupt

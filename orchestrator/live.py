@@ -55,10 +55,10 @@ def progress_bar(console: Console, title: str, total: int) -> Iterator[Callable[
 class SearchView(tune.Callback):
     """The live view of a search: trials, rungs, best so far, ETA."""
 
-    def __init__(self, console: Console, *, trials: int, iterations: int, concurrent: int) -> None:
-        """Show a search of that many trials of that many iterations, so many at once."""
+    def __init__(self, console: Console, *, trials: int, iterations: int) -> None:
+        """Show a search of that many trials of that many iterations."""
         self._console = console
-        self._trials, self._iterations, self._concurrent = trials, iterations, concurrent
+        self._trials, self._iterations = trials, iterations
         self._rungs: dict[int, list[tuple[int, float]]] = {}
         self._ended: dict[int, str] = {}
         self._began = time.monotonic()

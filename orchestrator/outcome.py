@@ -1,7 +1,6 @@
 """What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def collect_result(
     status: str,
     trials: list[TrialRecord],
     finals: dict[str, Any],
-    experts: ExpertSummary,
+    experts: ExpertSummary | None,
     run: SweepRun,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -93,7 +92,7 @@ def collect_result(
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
         "finals": finals,
-        "experts": {key: value for key, value in asdict(experts).items() if key not in ("seconds", "losses")},
+        "experts": experts.facts() if experts else None,
         "seconds": seconds,
         "mlflow": {
             "tracking_uri": run.tracking_uri,
@@ -109,8 +108,8 @@ def _trial_entry(record: TrialRecord) -> dict[str, Any]:
     return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
 
 
-def leave_unfinished(settings: SweepSettings, trials: list[TrialRecord], result: dict[str, Any]) -> None:
-    """Write what a sweep has that was stopped or failed in its search: the trials and a result.json that says so."""
+def leave_unfinished(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:
+    """Write what a sweep has that was stopped or failed: its trials and a result.json that says so."""
     write_parquet(settings.folder / _FILES["trials"], trials, list(settings.space.searched))
     _write_result(settings, result)
 

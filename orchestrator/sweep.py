@@ -20,6 +20,7 @@ from orchestrator.settings import SweepSettings, Workdir
 
 if TYPE_CHECKING:
     from orchestrator.search import SearchOutcome
+    from orchestrator.trials import TrialRecord
 
 __all__ = ["main", "run_sweep"]
 
@@ -121,7 +122,6 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     from orchestrator.report import result_table
     from orchestrator.search import run_search
     from orchestrator.tracking import TrackingCallback, open_sweep_run
-    from orchestrator.trials import best_trial
 
     console = make_console(quiet=settings.quiet)
     clock = _Clock()
@@ -135,27 +135,20 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
         )  # fmt: skip
         settings.write()
         console.print(f"Sweep {settings.name} in {settings.folder}")
-        status = "FAILED"
+        experts, trials = None, []  # what there is to tell if the sweep ends early
         try:
             experts = ensure_experts(inputs, resources, console)
             console.print(experts.line(inputs.store.folder))
             run.log_losses(experts.losses)
             clock.stop("experts")
 
-            concurrent = resources.workers(settings.concurrent)
-            view = SearchView(
-                console, trials=settings.fixed["trials"], iterations=settings.fixed["iterations"], concurrent=concurrent
-            )
-            tracking = TrackingCallback(run, inputs.dataset, settings.fixed["iterations"])
+            iterations = settings.fixed["iterations"]
+            view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
+            tracking = TrackingCallback(run, inputs.dataset, iterations)
             outcome = run_search(settings, resources, inputs.trial_work(resources), [view, tracking])
+            trials = outcome.trials
+            best = _best(settings, outcome)
             clock.stop("search")
-            best = best_trial(outcome.trials)
-            if outcome.interrupted or best is None:
-                status = "KILLED" if outcome.interrupted else "FAILED"
-                word = "stopped" if outcome.interrupted else "failed"
-                result = collect_result(settings, word, outcome.trials, {}, experts, run, clock.seconds())
-                leave_unfinished(settings, outcome.trials, result)
-                raise _unfinished(settings, outcome)
 
             sets = read_synthetic_sets(inputs, outcome, best)
             finals = run_finals(
@@ -163,15 +156,18 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
             )
             clock.stop("finals")
 
-            result = collect_result(settings, "finished", outcome.trials, finals, experts, run, clock.seconds())
+            result = collect_result(settings, "finished", trials, finals, experts, run, clock.seconds())
             leave_files(inputs, outcome, best, sets, result)
             run.log_result(result, settings.folder)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
+        except BaseException as error:
+            by_hand = isinstance(error, KeyboardInterrupt | Stopped)
+            word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
+            leave_unfinished(
+                settings, collect_result(settings, word, trials, {}, experts, run, clock.seconds()), trials
+            )
             run.end(status)
+            raise
+        run.end("FINISHED")
     console.print(result_table(result))
     for label, place in result["files"].items():
         console.print(f"{label:>10}: {settings.folder / place}")
@@ -181,12 +177,22 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     return result
 
 
-def _unfinished(settings: SweepSettings, outcome: "SearchOutcome") -> Exception:
-    """Return the error that ends a sweep without a winner."""
+def _best(settings: SweepSettings, outcome: "SearchOutcome") -> "TrialRecord":
+    """Return the winner of a search.
+
+    Raises:
+        Stopped: A signal ended the search.
+        NoTrialSucceeded: There is no winner.
+    """
+    from orchestrator.trials import best_trial
+
+    best = best_trial(outcome.trials)
     if outcome.interrupted:
-        return Stopped(f"stopped by hand after {len(outcome.trials)} trials; they are kept in {settings.folder}")
-    reasons = sorted({record.reason for record in outcome.trials})
-    return NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")
+        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials; they are kept in {settings.folder}")
+    if best is None:
+        reasons = sorted({record.reason for record in outcome.trials})
+        raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")
+    return best
 
 
 if __name__ == "__main__":
