@@ -95,7 +95,8 @@ class SearchView(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take note of a trial that failed, and say why at once."""
         self._end(trial, "failed")
-        self._console.print(f"{trial_name(trial.config['trial_number'])} failed: {error_line(trial)}")
+        name = trial_name(trial.config["trial_number"])
+        self._console.print(f"{name} failed: {error_line(trial)}; traceback in {trial.path}/error.txt")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Stop drawing."""

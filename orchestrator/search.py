@@ -3,10 +3,12 @@
 This module alone knows Optuna's samplers and Tune's searcher and scheduler classes.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import optuna
@@ -139,8 +141,12 @@ def ended_as_planned(result: dict[str, Any], iterations: int) -> bool:
 
 
 def error_line(trial: Any) -> str:
-    """Return the last line of a failed Tune trial's traceback: the exception and its message."""
-    lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    """Return the last line of a failed Tune trial's traceback: the exception and its message.
+
+    Read from Tune's local copy: the one in the storage comes only after the callbacks.
+    """
+    path = Path(trial.error_file) if trial.error_file else None
+    lines = [line for line in path.read_text().splitlines() if line.strip()] if path and path.exists() else []
     return lines[-1].strip() if lines else "the trial's process died without a traceback"
 
 
@@ -157,6 +163,8 @@ def run_search(
     """
     space, trials = settings.space, settings.fixed["trials"]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Tune would print the traceback of every failed trial; it is in the trial's error.txt, and the view says so.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     search = StudySearch(
         space,
         study=settings.name,

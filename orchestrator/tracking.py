@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is not there is said within seconds
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, in the middle of our own
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException

@@ -4,6 +4,7 @@ import http.server
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,16 +86,16 @@ def web_server() -> Iterator[int]:
 
 
 @pytest.mark.slow
-class TestAddresses:
-    def test_where_nothing_listens(self, tmp_path: Path) -> None:
-        refused(tmp_path, "--space", "digits", "--address", "127.0.0.1:1", words=("no Ray cluster", "127.0.0.1:1"))
-
-    def test_where_something_else_listens(self, tmp_path: Path, web_server: int) -> None:
-        address = f"127.0.0.1:{web_server}"
-        refused(tmp_path, "--space", "digits", "--address", address, words=("no Ray cluster", address))
-
-    def test_auto_without_a_cluster(self, tmp_path: Path) -> None:
-        refused(tmp_path, "--space", "digits", "--address", "auto", words=("no Ray cluster", "auto"))
+def test_addresses_where_no_cluster_answers(tmp_path: Path, web_server: int) -> None:
+    """Nothing listens; something else listens, plainly and to clients; there is no cluster to be found."""
+    addresses = ["127.0.0.1:1", f"127.0.0.1:{web_server}", f"ray://127.0.0.1:{web_server}", "auto"]
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        arguments = ("--space", "digits", "--workdir", tmp_path / "runs", "--address")
+        for address, done in zip(
+            addresses, pool.map(lambda address: run("orchestrator.sweep", *arguments, address), addresses), strict=True
+        ):
+            assert_refused(done, "no Ray cluster answers", f"--address {address} ")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

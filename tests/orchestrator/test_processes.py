@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -44,18 +45,25 @@ def end(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_stopped_keeps_its_trials_and_says_so(first: Sweep, by: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("by", "during", "least"),
+    [(signal.SIGINT, "Sweep ", 0), (signal.SIGTERM, "trial-001", 2)],
+    ids=["experts", "search"],
+)
+def test_a_sweep_that_is_stopped_keeps_what_it_has_and_says_so(
+    first: Sweep, by: signal.Signals, during: str, least: int
+) -> None:
     name = f"stopped-{by.name}"
     sweep = start(
-        sys.executable, "-m", "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", first.workdir, "--name", name
-    )
+        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--trials", 60, "--experts", 3 if least == 0 else 2,
+        "--workdir", first.workdir, "--name", name,
+    )  # fmt: skip
     try:
         said = []
         assert sweep.stdout is not None
         for line in sweep.stdout:
             said.append(line)
-            if line.startswith("trial-001"):
+            if line.startswith(during):
                 os.kill(sweep.pid, by)
                 break
         said += sweep.stdout.readlines()
@@ -66,12 +74,27 @@ def test_a_sweep_that_is_stopped_keeps_its_trials_and_says_so(first: Sweep, by: 
     assert "Traceback" not in "".join(said)
     result = json.loads((first.workdir / "sweeps" / name / "result.json").read_text())
     assert result["status"] == "stopped" and result["finals"] == {}
-    assert 2 <= sum(result["trials"].values()) < 60
+    assert least <= sum(result["trials"].values()) < 60
     client = MlflowClient(result["mlflow"]["tracking_uri"])
     assert client.get_run(result["mlflow"]["parent_run_id"]).info.status == "KILLED"
     experiment = [result["mlflow"]["experiment_id"]]
     query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}' and attributes.status = 'RUNNING'"
     assert client.search_runs(experiment, query) == []
+
+
+def test_a_sweep_in_which_every_trial_diverges_says_why(first: Sweep) -> None:
+    done = run(
+        "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", first.workdir, "--name", "diverged", "--quiet",
+        "--set", "alpha_init=1e30",
+    )  # fmt: skip
+    assert_refused(done, "none of 2 trials succeeded", "no finite matching loss", "alpha_init", code=4)
+    result = json.loads((first.workdir / "sweeps" / "diverged" / "result.json").read_text())
+    assert result["status"] == "failed" and result["trials"] == {"finished": 0, "pruned": 0, "failed": 2}
+    client = MlflowClient(result["mlflow"]["tracking_uri"])
+    query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}'"
+    children = client.search_runs([result["mlflow"]["experiment_id"]], query)
+    assert [child.info.status for child in children] == ["FAILED", "FAILED"]
+    assert all("no finite matching loss" in child.data.tags["mdatm.reason"] for child in children)
 
 
 def succeeds(command: list[str], environment: dict[str, str]) -> bool:
@@ -133,7 +156,9 @@ def test_the_time_budget_ends_the_search_and_checkpoints_go_where_they_are_wante
     assert not (first.workdir / "sweeps" / "short" / "tune").exists()
 
 
-def test_a_tracking_server_gets_the_runs_and_the_files(first: Sweep, tmp_path: Path) -> None:
+def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_seed(
+    first: Sweep, tmp_path: Path
+) -> None:
     port = free_port()
     server = start(
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
@@ -145,9 +170,16 @@ def test_a_tracking_server_gets_the_runs_and_the_files(first: Sweep, tmp_path: P
         wait_for(f"{address}/health")
         done = run(
             "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", first.workdir, "--name", "remote",
-            "--tracking-uri", address,
+            "--tracking-uri", address, "--seed", 1, "--concurrent", 2, "--quiet",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip() == ""
+        rows = [
+            pq.read_table(first.workdir / "sweeps" / name / "trials.parquet").to_pylist()
+            for name in ("first", "remote")
+        ]
+        assert rows[0][0]["lr_pixel"] == rows[1][0]["lr_pixel"], "trial 0 is the reference whatever the seed"
+        assert rows[0][1]["lr_pixel"] != rows[1][1]["lr_pixel"]
         place = json.loads((first.workdir / "sweeps" / "remote" / "result.json").read_text())["mlflow"]
         assert place["compare_url"].startswith(f"{address}/#/compare-runs")
         client = MlflowClient(address)

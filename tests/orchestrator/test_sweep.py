@@ -156,19 +156,6 @@ class TestAgain:
         assert torch.equal(sets[0].images, sets[1].images)
         assert first.result["finals"] == second.result["finals"]
 
-    def test_another_seed_proposes_otherwise(self, first: Sweep) -> None:
-        done = run(
-            "orchestrator.sweep", *SMALL, "--workdir", first.workdir, "--name", "other", "--seed", 1, "--trials", 2,
-            "--concurrent", 2, "--quiet",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == ""
-        other = Sweep(first.workdir, "other", "")
-        rows = [pq.read_table(sweep.folder / "trials.parquet").to_pylist() for sweep in (first, other)]
-        assert rows[0][0]["lr_pixel"] == rows[1][0]["lr_pixel"]
-        assert rows[0][1]["lr_pixel"] != rows[1][1]["lr_pixel"]
-        assert other.result["experts"]["trained"] == 0
-
     def test_the_same_name_is_refused(self, first: Sweep) -> None:
         before = json.dumps(first.result)
         done = run("orchestrator.sweep", *SMALL, "--workdir", first.workdir, "--name", "first")
