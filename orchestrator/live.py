@@ -89,7 +89,7 @@ class SearchView(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Take note of a trial that ended in order."""
-        finished = ended_as_planned(trial.last_result or {"iteration": 0}, self._iterations)
+        finished = ended_as_planned(trial.last_result, self._iterations)
         self._end(trial, "finished" if finished else "pruned")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

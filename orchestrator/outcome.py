@@ -15,10 +15,10 @@ from orchestrator.search import REFERENCE_TRIAL, SearchOutcome
 from orchestrator.settings import SweepSettings
 from orchestrator.tracking import SweepRun, compare_url
 from orchestrator.trials import TrialRecord, best_trial, write_parquet
+from trainables.files import write_atomically
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
 from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
-from trainables.trajectories import write_atomically
 from trainables.trial import read_state
 
 __all__ = ["collect_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]

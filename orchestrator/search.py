@@ -135,9 +135,9 @@ class ReferenceSafeASHA(ASHAScheduler):
         return decision
 
 
-def ended_as_planned(result: dict[str, Any], iterations: int) -> bool:
-    """Say whether a trial's last result is that of its last iteration."""
-    return bool(result["iteration"] >= iterations)
+def ended_as_planned(result: dict[str, Any] | None, iterations: int) -> bool:
+    """Say whether a trial's last result, if it has one, is that of its last iteration."""
+    return bool(result and result["iteration"] >= iterations)
 
 
 def error_line(trial: Any) -> str:
@@ -146,7 +146,11 @@ def error_line(trial: Any) -> str:
     Read from Tune's local copy: the one in the storage comes only after the callbacks.
     """
     path = Path(trial.error_file) if trial.error_file else None
-    lines = [line for line in path.read_text().splitlines() if line.strip()] if path and path.exists() else []
+    return _exception_line(path.read_text() if path and path.exists() else "")
+
+
+def _exception_line(traceback: str) -> str:
+    lines = [line for line in traceback.splitlines() if line.strip()]
     return lines[-1].strip() if lines else "the trial's process died without a traceback"
 
 
@@ -220,8 +224,7 @@ def _reasons(study: optuna.Study, stopped: set[int], errors: dict[int, str]) -> 
     reasons = {}
     for trial in study.get_trials(deepcopy=False):
         if trial.state == TrialState.FAIL:
-            lines = [line for line in errors.get(trial.number, "").splitlines() if line.strip()]
-            reasons[trial.number] = lines[-1].strip() if lines else "its process died without a traceback"
+            reasons[trial.number] = _exception_line(errors.get(trial.number, ""))
         elif trial.state == TrialState.PRUNED:
             by = "ASHA" if trial.number in stopped else "the time budget or a signal"
             reasons[trial.number] = f"stopped by {by} at iteration {max(trial.intermediate_values, default=0)}"

@@ -1,7 +1,6 @@
 """What a sweep was asked to do, and every name and path of a sweep."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from search_spaces import Space
 from trainables.config import ExpertRecipe, Protocol
+from trainables.files import write_atomically
 
 __all__ = ["SweepSettings", "Workdir"]
 
@@ -163,6 +163,4 @@ class SweepSettings:
             "searched": {key: vars(dimension) for key, dimension in self.space.searched.items()},
         }
         text = json.dumps(record, indent=1, default=str)
-        aside = self.folder / f".settings.{os.getpid()}"
-        aside.write_text(text)
-        aside.replace(self.folder / "settings.json")
+        write_atomically(self.folder / "settings.json", lambda aside: aside.write_text(text))

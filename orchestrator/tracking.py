@@ -168,7 +168,7 @@ class TrackingCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the run: FINISHED if all iterations were done, else KILLED, which is MLflow's word for pruned."""
-        finished = ended_as_planned(trial.last_result or {"iteration": 0}, self._iterations)
+        finished = ended_as_planned(trial.last_result, self._iterations)
         self._close(trial, "FINISHED" if finished else "KILLED", "finished" if finished else "pruned")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.trajectories import write_atomically
+from trainables.files import write_atomically
 
 __all__ = ["TrialRecord", "best_trial", "ranked", "trial_name", "write_parquet"]
 

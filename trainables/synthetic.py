@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables.errors import SyntheticSetError
+from trainables.files import write_atomically
 from trainables.labels import default_order_labels
-from trainables.trajectories import write_atomically
 
 __all__ = ["SyntheticSet", "read_challenge", "read_synthetic", "write_challenge", "write_synthetic"]
 

@@ -10,8 +10,7 @@ snapshots), so that one whose writer died before the manifest was written is rec
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,12 @@ import torch
 from torch import Tensor
 
 from trainables.errors import ExpertFileError
+from trainables.files import write_atomically
 from trainables.networks import ConvNet
 
-__all__ = ["ExpertFile", "Trajectories", "TrajectoryStore", "write_atomically"]
+__all__ = ["ExpertFile", "Trajectories", "TrajectoryStore"]
 
 FORMAT_VERSION = 1
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file aside, force it to disk, and give it its name; nothing is left if it fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(aside)
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.errors import ExpertFileError
+from trainables.files import write_atomically
 from trainables.networks import ConvNet
 from trainables.seeding import generator
-from trainables.trajectories import TrajectoryStore, write_atomically
+from trainables.trajectories import TrajectoryStore
 
 NETWORK = ConvNet(channels=1, image_size=4, classes=3, depth=1, width=2)
 IDENTITY = {
