@@ -1,10 +1,14 @@
 """What can be wrong with the files and settings that the numerics are given."""
 
-__all__ = ["ConfigError", "DatasetError", "ExpertFileError", "InputError", "SyntheticSetError"]
+__all__ = ["CheckpointError", "ConfigError", "DatasetError", "ExpertFileError", "InputError", "SyntheticSetError"]
 
 
 class InputError(ValueError):
     """Something the user gave cannot work; the message is one line: the rule, the value and the remedy."""
+
+
+class CheckpointError(InputError):
+    """A trial's checkpoint that cannot be read as what it is said to be."""
 
 
 class ConfigError(InputError):
