@@ -1,5 +1,6 @@
 """What the commands' command lines share: options, and how an error ends a command."""
 
+import errno
 import functools
 import re
 import sys
@@ -24,6 +25,7 @@ __all__ = [
     "one_line_errors",
     "preset_option",
     "quiet_option",
+    "space_option",
     "workdir_option",
 ]
 
@@ -41,6 +43,11 @@ def one_line_errors(command: Command) -> Command:
             _end(error, error.exit_code)
         except (InputError, SpaceError) as error:
             _end(error, UserError.exit_code)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            place = f" of {error.filename}" if error.filename else ""
+            _end(ClusterError(f"the disk{place} is full; free space there and go on"), ClusterError.exit_code)
         except KeyboardInterrupt:
             _end(Stopped("stopped by hand"), Stopped.exit_code)
 
@@ -103,7 +110,6 @@ preset_option = click.option(
 quiet_option = click.option("--quiet", is_flag=True, help="No live view; only the result and errors.")
 
 _EXPERT_OPTIONS = (
-    click.option("--space", "space_name", required=True, metavar="NAME", help="A registered space, or a Python file."),
     click.option("--experts", type=click.IntRange(min=1), metavar="E", help="Number of experts; default: the space's."),
     workdir_option,
     data_option,
@@ -115,6 +121,13 @@ _EXPERT_OPTIONS = (
     click.option("--retrain-corrupt", is_flag=True, help="Train experts again whose files are corrupt."),
     quiet_option,
 )  # fmt: skip
+
+
+def space_option(*, required: bool) -> Callable[[Command], Command]:
+    """Return the option that names the space."""
+    return click.option(
+        "--space", "space_name", required=required, metavar="NAME", help="A registered space, or a Python file."
+    )
 
 
 def expert_options(command: Command) -> Command:

@@ -3,19 +3,21 @@
 python -m orchestrator.experts --space ti_ranges       only the expert store
 """
 
+import errno
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import expert_options, load_space, one_line_errors, preset_option
+from orchestrator.cli import expert_options, load_space, one_line_errors, preset_option, space_option
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.settings import SweepSettings, Workdir
@@ -79,19 +81,22 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
 
     Raises:
         UserError: An expert diverged, or a file is corrupt and not to be trained again.
-        ClusterError: An actor died; what is finished stays.
+        ClusterError: An actor failed, actors were lost again and again, or the disk is full; what is trained stays.
     """
+    from orchestrator.expert_actors import train_experts
+
     began = time.monotonic()
     settings, store = inputs.settings, inputs.store
     count, epochs = settings.fixed["expert_count"], settings.space.horizon_epochs
     store.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(store.lock_path, console):
+    with _full_disk_explained(inputs), _alone(store.lock_path, console):
         store.recover(range(count))
-        corrupt = check_experts(inputs)
-        missing = sorted({*store.short(range(count), epochs), *corrupt})
+        if corrupt := check_experts(inputs):
+            store.forget(corrupt)
+        missing = store.short(range(count), epochs)
         if missing:
-            extendable = set(store.read()) - corrupt
-            _train(inputs, resources, missing, extendable, console)
+            _say_what_is_there(inputs, missing, console)
+            train_experts(inputs, resources, missing, console)
     listed = store.read()
     losses = [[listed[expert].losses[epoch] for expert in range(count)] for epoch in range(epochs)]
     return ExpertSummary(
@@ -103,6 +108,12 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
         seconds=time.monotonic() - began,
         losses=[sum(epoch) / count for epoch in losses],
     )
+
+
+def _say_what_is_there(inputs: "Inputs", missing: list[int], console: "Console") -> None:
+    listed, total = inputs.store.read(), len(missing) * inputs.settings.space.horizon_epochs
+    if there := sum(listed[expert].rows - 1 for expert in missing if expert in listed):
+        console.print(f"Going on from {there} of {total} epochs on disk")
 
 
 @contextmanager
@@ -122,65 +133,43 @@ def _alone(lock_path: Path, console: "Console") -> Iterator[None]:
         lock.release()
 
 
-def _train(
-    inputs: "Inputs", resources: "Resources", missing: list[int], extendable: set[int], console: "Console"
-) -> None:
-    """Train experts on actors, each a group at a time, and enter each in the manifest as it is finished.
+@contextmanager
+def _full_disk_explained(inputs: "Inputs") -> Iterator[None]:
+    """Turn the error of a full disk into a line that says what to free.
 
-    Once an expert diverges no other is begun, but those under way are finished and kept.
+    Raises:
+        ClusterError: The disk is full.
     """
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from trainables.files import is_disk_full
 
-    from orchestrator.live import progress_bar
-    from trainables.actor import ExpertActor
-
-    total = len(missing) * inputs.settings.space.horizon_epochs
-    work = ray.put(inputs.expert_work(resources))
-    actors: list[Any] = [
-        ray.remote(ExpertActor).options(**resources.actor_options).remote(work, resources.gpus_per_trial)
-        for _ in range(resources.workers(len(missing)))
-    ]
-    fair = math.ceil(len(missing) / len(actors))  # no actor idle while another has more than its part
-    waiting, done, diverged = list(missing), dict.fromkeys(missing, 0), list[str]()
-    running: dict[Any, tuple[Any, int]] = {actor.at_once.remote(): (actor, 0) for actor in actors}
     try:
-        with progress_bar(console, f"Training {len(missing)} experts, epochs", total) as show:
-            while running:
-                ready, _ = ray.wait(list(running))
-                for reference in ready:
-                    (actor, group_size), answer = running.pop(reference), ray.get(reference)
-                    if isinstance(answer, int):
-                        group_size = min(answer, fair)
-                    else:
-                        done.update(answer.epochs)
-                        diverged += answer.diverged.values()
-                        if answer.finished:
-                            inputs.store.record(answer.finished)
-                        if answer.diverged and len(running) + answer.under_way > 0:
-                            console.print(f"{diverged[-1]}; finishing the experts under way")
-                        if answer.under_way:
-                            running[actor.train_epoch.remote()] = actor, group_size
-                            continue
-                    if waiting and not diverged:
-                        group, waiting = waiting[:group_size], waiting[group_size:]
-                        running[actor.begin.remote(group, extendable)] = actor, group_size
-                show(sum(done.values()))
-    except RayTaskError as error:
-        raise ClusterError(f"an expert actor failed: {str(error).strip().splitlines()[-1]}") from error
-    except RayActorError as error:
-        raise ClusterError(
-            "an expert actor died; finished experts are kept, run the same command to train the rest"
-        ) from error
-    finally:
-        for actor in actors:
-            ray.kill(actor)
-    if diverged:
-        more = f"; {len(diverged) - 1} more diverged" if len(diverged) > 1 else ""
-        raise UserError(f"{diverged[0]}{more}")
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise ClusterError(_what_to_free(inputs, error)) from error
+        raise
+
+
+def _what_to_free(inputs: "Inputs", error: OSError) -> str:
+    store, count, epochs = inputs.store, inputs.settings.fixed["expert_count"], inputs.settings.space.horizon_epochs
+    # What is left of a quota is nobody's to ask.
+    free = shutil.disk_usage(store.folder).free if error.errno == errno.ENOSPC else 0
+    experts = {store.path(expert).name: f"expert {expert}" for expert in range(count)}
+    concerned = experts.get(Path(str(error.filename)).name)
+    # A file is written beside the one that it replaces.
+    now, at_most = (
+        max(1, math.ceil((files * store.most_bytes(epochs) - free) / 1e6))
+        for files in (1 if concerned else 0, len(store.short(range(count), epochs)))
+    )
+    more = f" (at most {at_most} MB for all that are missing)" if at_most > now else ""
+    return (
+        f"the disk of {store.folder} is full: {now} MB more are needed there for {concerned or 'the manifest'}{more}; "
+        "free them and run the same command again"
+    )
 
 
 @click.command(help="Train the expert trajectories that a space can ask for, and nothing else.")
+@space_option(required=True)
 @expert_options
 @preset_option
 @one_line_errors

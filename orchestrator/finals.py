@@ -18,6 +18,7 @@ from torch import Tensor
 from orchestrator.cluster import Resources
 from orchestrator.inputs import Inputs
 from orchestrator.live import progress_bar
+from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
@@ -60,26 +61,31 @@ def train_and_test(
 
 
 def run_finals(
-    inputs: Inputs, resources: Resources, sets: Mapping[int, Tensor], console: Console
+    inputs: Inputs, resources: Resources, sets: Mapping[int, Tensor], progress: Progress, console: Console
 ) -> dict[int | str, list[Metrics]]:
     """Train and test on each set, once, and return what its networks reached: by trial number or baseline's name.
+
+    What was measured before, by a driver that then was stopped, is not measured again.
 
     Args:
         inputs: The sweep's inputs.
         resources: What one training takes.
         sets: Synthetic sets by trial number, normalised float32 [ipc·C, ch, H, W] in default order.
-        console: Where progress is shown.
+        progress: Keeps what is measured.
+        console: Where it is shown.
     """
     settings = inputs.settings
     fixed, networks = settings.fixed, settings.fixed["final_networks"]
     run = ray.remote(train_and_test).options(**resources.actor_options)
     augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
-    jobs: dict[Any, tuple[int | str, int]] = {}
+    jobs: dict[Any, tuple[str, int]] = {}
     shared: dict[int | str, Any] = {name: ray.put(images.numpy()) for name, images in sets.items()}
     # The longest first, so that they do not end alone.
     names: list[int | str] = [FULL_DATA, RANDOM_REAL, *sets]
     for name in names:
         for number in range(networks):
+            if (str(name), number) in progress.finals:
+                continue
             images: Any = None
             if name == RANDOM_REAL:
                 draw = seed_of(settings.seed, "random real", number)
@@ -91,16 +97,16 @@ def run_finals(
             reference = run.remote(
                 inputs.path.absolute(), images, inputs.network, protocol, augmentation, seed, resources.device
             )
-            jobs[reference] = (name, number)
-    measured: dict[tuple[int | str, int], Metrics] = {}
-    with progress_bar(console, "Finals, networks", len(jobs)) as show:
+            jobs[reference] = (str(name), number)
+    with progress_bar(console, "Finals, networks", max(1, len(jobs))) as show:
         waiting = list(jobs)
         while waiting:
             ready, waiting = ray.wait(waiting)
             for reference in ready:
-                measured[jobs[reference]] = ray.get(reference)
-            show(len(measured))
-    return {name: [measured[name, number] for number in range(networks)] for name in names}
+                progress.finals[jobs[reference]] = ray.get(reference)
+            progress.spend("finals")
+            show(len(jobs) - len(waiting))
+    return {name: [progress.finals[str(name), number] for number in range(networks)] for name in names}
 
 
 def name_finals(

@@ -59,6 +59,7 @@ class Inputs:
             identity=self.store.identity,
             network=self.network,
             augmentation=self.augmentation,
+            checkpoints=self.settings.checkpoints,
             experts=fixed["expert_count"],
             epochs=self.settings.space.horizon_epochs,
             protocol=self.settings.validation_protocol,

@@ -1,7 +1,6 @@
 """What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,14 +15,14 @@ from orchestrator.settings import SweepSettings
 from orchestrator.study import write_study
 from orchestrator.tracking import SweepRun, compare_url
 from orchestrator.trials import TrialRecord, best_trial, images_of, write_parquet
+from trainables.checkpoints import checkpoint_place, read_checkpoint
 from trainables.files import write_atomically
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
 from trainables.seeding import repeat_seed
 from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
-from trainables.trial import read_state
 
-__all__ = ["collect_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
+__all__ = ["collect_result", "finished_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
 
 _FILES = {
     "synthetic": "synthetic.safetensors",
@@ -45,9 +44,10 @@ def read_synthetic_sets(inputs: Inputs, outcome: SearchOutcome, best: TrialRecor
         wanted |= {record.number for record in outcome.trials if record.status == "finished"}
     sets = {}
     for record in outcome.trials:
-        if record.number in wanted and record.number in outcome.checkpoints:
-            with outcome.checkpoints[record.number].as_directory() as folder:
-                sets[record.number] = _synthetic_set(inputs, record, read_state(Path(folder)))
+        if record.number in wanted:
+            state = read_checkpoint(checkpoint_place(inputs.settings.checkpoints, record.number))
+            if state is not None:  # a trial that failed at once has none
+                sets[record.number] = _synthetic_set(inputs, record, state)
     return sets
 
 
@@ -129,6 +129,13 @@ def collect_result(
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:
     return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
+
+
+def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
+    """Return what result.json holds if the sweep is finished."""
+    file = settings.folder / "result.json"
+    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return result if result and result["status"] == "finished" else None
 
 
 def leave_unfinished(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:

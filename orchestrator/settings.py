@@ -1,19 +1,33 @@
 """What a sweep was asked to do, and every name and path of a sweep."""
 
 import json
+import shlex
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from orchestrator.errors import UserError
 from search_spaces import Space
+from search_spaces.record import from_record, to_record
 from trainables.config import DistillationConfig, ExpertRecipe, Protocol
 from trainables.files import write_atomically
 
 __all__ = ["SweepSettings", "Workdir"]
+
+SETTINGS_VERSION = 2
+_HOW_IT_RUNS = ("address", "concurrent", "gpus_per_trial", "time_budget_s")
+"""Settings that may be others when a sweep is gone on with: they say how it runs, not what it finds."""
+_WRITTEN = (
+    "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "memory_budget_bytes", "tracking_uri",
+    "storage_path", "preset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,32 +158,115 @@ class SweepSettings:
         """The name of this sweep's folder in there."""
         return self.name if self.storage_path else "tune"
 
-    def check_new(self) -> None:
-        """Refuse to start a sweep over another of the same name."""
-        if self.folder.exists():
-            raise UserError(f"a sweep named {self.name!r} exists in {self.folder.parent}; choose another --name")
+    @property
+    def checkpoints(self) -> str:
+        """Where the trials' checkpoints lie: a path or URI that every node reaches."""
+        if self.storage_path is None:
+            return str(self.folder.absolute() / "checkpoints")
+        root = self.storage_path if "://" in self.storage_path else str(Path(self.storage_path).absolute())
+        return f"{root.rstrip('/')}/{self.name}/checkpoints"
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to go on with this sweep."""
+        return f"python -m orchestrator.sweep --resume {self.name} --workdir {shlex.quote(str(self.workdir.root))}"
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "settings.json"
+
+    @classmethod
+    def stored(cls, workdir: Workdir, name: str, **how_it_runs: Any) -> "SweepSettings":
+        """Return what a sweep of the workdir was asked to do.
+
+        Args:
+            workdir: Where it is.
+            name: Its name.
+            how_it_runs: Settings that are not written down, or are to be others from now on.
+
+        Raises:
+            UserError: There is no such sweep, or its settings cannot be read.
+        """
+        file = workdir.sweep(name) / "settings.json"
+        if not file.is_file():
+            known = sorted(path.parent.name for path in workdir.root.glob("sweeps/*/settings.json"))
+            there = f"there are {', '.join(known)}" if known else "there is none"
+            raise UserError(f"no sweep named {name!r} in {workdir.root}; {there}: check --resume and --workdir")
+        try:
+            record = json.loads(file.read_text())
+            if (version := record["version"]) != SETTINGS_VERSION:
+                raise UserError(
+                    f"{file} has format version {version}, this program reads {SETTINGS_VERSION}; start anew"
+                )
+            written = {key: record[key] for key in _WRITTEN}
+            data = None if record["data"] is None else Path(record["data"])
+            space = from_record(record["space_record"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} is not what a sweep was asked to do ({error}); start anew under another name"
+            ) from error
+        return cls(space=space, name=name, workdir=workdir, data=data, **{**written, **how_it_runs})
+
+    def check_same(self) -> None:
+        """Refuse to go on with a sweep of this name that was asked to do something else.
+
+        Raises:
+            UserError: Says what differs.
+        """
+        if not self._file.is_file():
+            return
+        before = SweepSettings.stored(self.workdir, self.name)._record()
+        own = json.loads(json.dumps(self._record()))
+        different = [key for key in own if key not in (*_HOW_IT_RUNS, "data") and own[key] != before.get(key)]
+        if "space_record" in different:
+            parts, others = own["space_record"], before["space_record"]
+            different += [
+                key for key in parts["parameters"] if parts["parameters"][key] != others["parameters"].get(key)
+            ]
+            different = [key for key in different if key not in ("space_record", "fixed")] or ["space"]
+        if different:
+            raise UserError(
+                f"a sweep named {self.name!r} exists in {self.folder.parent} and was asked something else "
+                f"({', '.join(different)} differ); choose another --name, or go on with it: {self.resume_command}"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the sweep's folder to oneself, by a lock that dies with its holder; leave no trace of one not begun.
+
+        Raises:
+            UserError: Another process works on this sweep.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"another process works on the sweep {self.name!r} in {self.folder.parent}; wait for it, stop it, or "
+                "choose another --name"
+            ) from None
+        try:
+            yield
+        finally:
+            if not self._file.exists():
+                shutil.rmtree(self.folder)
+            lock.release()
 
     def write(self) -> None:
         """Create the sweep's folder and write down what it was asked to do."""
-        (self.folder / "figures").mkdir(parents=True)
-        record = {
-            "version": 1,
+        (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self._record(), indent=1)
+        write_atomically(self._file, lambda aside: aside.write_text(text))
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "version": SETTINGS_VERSION,
             "sweep": self.name,
             "space": self.space.name,
             "dataset": self.space.dataset,
-            "seed": self.seed,
-            "address": self.address,
-            "concurrent": self.concurrent,
-            "gpus_per_trial": self.gpus_per_trial,
-            "time_budget_s": self.time_budget_s,
-            "memory_budget_bytes": self.memory_budget_bytes,
-            "tracking_uri": self.tracking_uri,
-            "storage_path": self.storage_path,
+            **{key: getattr(self, key) for key in _WRITTEN},
             "data": None if self.data is None else str(self.data),
-            "preset": self.preset,
             "fixed": dict(self.fixed),
-            "searched": {key: vars(dimension) for key, dimension in self.space.searched.items()},
-            "variants": {name: dict(settings) for name, settings in self.space.variants.items()},
+            "space_record": to_record(self.space),
         }
-        text = json.dumps(record, indent=1, default=str)
-        write_atomically(self.folder / "settings.json", lambda aside: aside.write_text(text))

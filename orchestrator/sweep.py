@@ -3,8 +3,6 @@
 python -m orchestrator.sweep --space digits
 """
 
-import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,27 +10,44 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import DURATION, SIZE, expert_options, load_space, one_line_errors, preset_option
+from orchestrator.cli import DURATION, SIZE, expert_options, load_space, one_line_errors, preset_option, space_option
 from orchestrator.console import make_console
-from orchestrator.errors import NoTrialSucceeded, Stopped, UserError
+from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped, UserError
 from orchestrator.plan import print_plan
 from orchestrator.settings import SweepSettings, Workdir
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.cluster import Resources
     from orchestrator.search import SearchOutcome
+    from orchestrator.tracking import SweepRun
     from orchestrator.trials import TrialRecord
 
 __all__ = ["main", "run_sweep"]
 
+RUN_NAMES_S = 10.0
+"""How long the result waits for MLflow to name the last trials' runs, which its compare address lists."""
+
+_WITH_RESUME = {
+    "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
+    "time_budget": "time_budget_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
+}  # fmt: skip
+"""Options that may go with --resume, and the settings they are."""
+
 
 @click.command(help="Search the distillation settings of a space and say what they are worth.")
+@space_option(required=False)
 @expert_options
 @preset_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Number of trials; default: the space's.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of search and distillation."
 )
-@click.option("--name", metavar="SWEEP", help="Name of the sweep; default: space, date and time.")
+@click.option(
+    "--name", metavar="SWEEP", help="Name of the sweep; default: space, date and time. One that was cut off goes on."
+)
+@click.option("--resume", metavar="SWEEP", help="Go on with a sweep of the workdir, with the settings it was given.")
 @click.option("--plan", is_flag=True, help="Print what would run and what it would cost, and start nothing.")
 @click.option("--concurrent", type=click.IntRange(min=1), metavar="K", help="Trials at once; default: all that fit.")
 @click.option("--gpus-per-trial", type=float, metavar="F", help="Share of a GPU a trial takes; default: 1, or a CPU.")
@@ -45,14 +60,17 @@ __all__ = ["main", "run_sweep"]
 )
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
 @click.option("--storage-path", metavar="URI", help="Where all nodes reach checkpoints; default: the sweep's folder.")
+@click.pass_context
 @one_line_errors
 def main(
-    space_name: str,
+    context: click.Context,
+    space_name: str | None,
     experts: int | None,
     trials: int | None,
     seed: int,
     workdir: Path,
     name: str | None,
+    resume: str | None,
     plan: bool,
     concurrent: int | None,
     gpus_per_trial: float | None,
@@ -68,33 +86,38 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line, then plan or run."""
-    space = load_space(space_name, overrides, preset, expert_count=experts, trials=trials)
-    settings = SweepSettings(
-        space=space,
-        name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
-        seed=seed,
-        workdir=Workdir(workdir),
-        address=address,
-        concurrent=concurrent,
-        gpus_per_trial=gpus_per_trial,
-        time_budget_s=time_budget,
-        memory_budget_bytes=memory_budget,
-        tracking_uri=tracking_uri,
-        storage_path=storage_path,
-        data=data,
-        preset=preset,
-        retrain_corrupt=retrain_corrupt,
-        quiet=quiet,
-    )
     if gpus_per_trial is not None and not 0 < gpus_per_trial <= 1:
         raise UserError(f"--gpus-per-trial is larger than 0 and at most 1, not {gpus_per_trial:g}")
+    if resume is not None:
+        settings = _resumed(context, resume)
+    elif space_name is None:
+        raise UserError("a sweep needs --space NAME, or --resume SWEEP to go on with one")
+    else:
+        space = load_space(space_name, overrides, preset, expert_count=experts, trials=trials)
+        settings = SweepSettings(
+            space=space,
+            name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
+            seed=seed,
+            workdir=Workdir(workdir),
+            address=address,
+            concurrent=concurrent,
+            gpus_per_trial=gpus_per_trial,
+            time_budget_s=time_budget,
+            memory_budget_bytes=memory_budget,
+            tracking_uri=tracking_uri,
+            storage_path=storage_path,
+            data=data,
+            preset=preset,
+            retrain_corrupt=retrain_corrupt,
+            quiet=quiet,
+        )
     console = make_console(quiet=quiet)
     if plan:
         print_plan(console, settings)
         return
     settings.workdir.check_writable()
-    check_answers(address)
-    settings.check_new()
+    settings.check_same()
+    check_answers(settings.address)
     if settings.address.startswith("ray://"):
         from orchestrator.remote import run_on_cluster
 
@@ -103,96 +126,143 @@ def main(
         run_sweep(settings)
 
 
-@dataclass
-class _Clock:
-    """Seconds each stage took."""
-
-    began: float = field(default_factory=time.monotonic)
-    stages: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.monotonic)
-
-    def stop(self, stage: str) -> None:
-        """End a stage; the next begins."""
-        now = time.monotonic()
-        self.stages[stage], self.last = now - self.last, now
-
-    def seconds(self) -> dict[str, float]:
-        """Seconds of all stages and of the whole sweep."""
-        return {**self.stages, "total": time.monotonic() - self.began}
+def _resumed(context: click.Context, name: str) -> SweepSettings:
+    """Return the settings of a sweep to go on with, and how it is to run from now on."""
+    given = {
+        parameter
+        for parameter in context.params
+        if context.get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
+    }
+    own = given - _WITH_RESUME.keys() - {"resume", "workdir", "plan"}
+    if own:
+        options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+        raise UserError(
+            f"--resume takes what the sweep was asked to do from its settings; leave out "
+            f"{', '.join(sorted(options[each] for each in own))}"
+        )
+    how_it_runs = {field: context.params[option] for option, field in _WITH_RESUME.items() if option in given}
+    return SweepSettings.stored(Workdir(context.params["workdir"]), name, **how_it_runs)
 
 
 def run_sweep(settings: SweepSettings) -> dict[str, Any]:
-    """Run a sweep from its experts to its report and return what result.json holds."""
+    """Run a sweep from its experts to its report, or what is left of it, and return what result.json holds."""
     # Only now: `--help` and `--plan` load neither torch nor ray.
     from orchestrator.cluster import connected
+    from orchestrator.inputs import check_dataset
+    from orchestrator.outcome import finished_result
+
+    console = make_console(quiet=settings.quiet)
+    check_dataset(settings)
+    with settings.held():
+        settings.check_same()  # again: another driver may have been at it meanwhile
+        result = finished_result(settings)
+        if result is not None:
+            _send_the_rest(settings, result, console)
+        else:
+            with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
+                result = _run_stages(settings, resources, console)
+    _print_result(console, settings, result)
+    return result
+
+
+def _run_stages(settings: SweepSettings, resources: "Resources", console: "Console") -> dict[str, Any]:
+    """Run what is left of the stages and return what result.json holds; every stage knows what is done of it."""
     from orchestrator.compilation import decide_compilation
     from orchestrator.experts import check_experts, ensure_experts
     from orchestrator.finals import name_finals, run_finals
-    from orchestrator.inputs import check_dataset, prepare_inputs
+    from orchestrator.inputs import prepare_inputs
     from orchestrator.live import SearchView
     from orchestrator.outcome import collect_result, leave_files, leave_unfinished, read_synthetic_sets
-    from orchestrator.report import result_table, study_table
-    from orchestrator.search import REFERENCE_TRIAL, run_search
+    from orchestrator.progress import Progress
+    from orchestrator.rungs import REFERENCE_TRIAL
+    from orchestrator.search import run_search
     from orchestrator.study import study_rows, summarize_study
     from orchestrator.tracking import TrackingCallback, open_sweep_run
 
-    console = make_console(quiet=settings.quiet)
-    clock = _Clock()
-    check_dataset(settings)
-    with connected(settings.address, settings.gpus_per_trial) as resources:
-        compiled, why = decide_compilation(settings, resources)
-        inputs = prepare_inputs(settings, console)
-        check_experts(inputs)
-        run = open_sweep_run(
-            settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
-            {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},
-        )  # fmt: skip
-        settings.write()
-        experts, trials = None, []  # what there is to tell if the sweep ends early
-        try:
-            console.print(f"Sweep {settings.name} in {settings.folder}\n{why}")
-            experts = ensure_experts(inputs, resources, console)
-            console.print(experts.line(inputs.store.folder))
-            run.log_losses(experts.losses)
-            clock.stop("experts")
+    progress = Progress(settings.folder)
+    progress.compilation = progress.compilation or decide_compilation(settings, resources)
+    compiled, why = progress.compilation
+    inputs = prepare_inputs(settings, console)
+    check_experts(inputs)
+    run = open_sweep_run(
+        settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
+        {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},
+    )  # fmt: skip
+    settings.write()
+    experts, trials = None, []  # what there is to tell if the sweep ends early
+    try:
+        console.print(f"Sweep {settings.name} in {settings.folder}\n{why}")
+        experts = ensure_experts(inputs, resources, console)
+        console.print(experts.line(inputs.store.folder))
+        run.log_losses(experts.losses)
+        progress.spend("experts")
 
-            iterations = settings.fixed["iterations"]
-            view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
-            tracking = TrackingCallback(run, inputs.dataset, iterations)
-            outcome = run_search(settings, resources, inputs.trial_work(resources, compiled=compiled), [view, tracking])
-            trials = outcome.trials
-            best = _best(settings, outcome)
-            clock.stop("search")
+        iterations = settings.fixed["iterations"]
+        view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
+        tracking = TrackingCallback(run, inputs.dataset, iterations, settings.checkpoints)
+        work = inputs.trial_work(resources, compiled=compiled)
+        with resources.requested(resources.workers(settings.concurrent)):
+            outcome = run_search(settings, resources, work, progress, [view, tracking])
+        trials = outcome.trials
+        run.close_trials(trials)
+        best = _best(settings, outcome)
+        progress.spend("search")
 
-            sets = read_synthetic_sets(inputs, outcome, best)
-            images = {number: synthetic.images for number, synthetic in sets.items()}
-            measured = run_finals(inputs, resources, images, console)
-            finals = name_finals(measured, best.number, REFERENCE_TRIAL)
-            rows = study_rows(settings.space, trials, measured) if settings.space.variants else []
-            study = summarize_study(settings.space, rows) if settings.space.variants else None
-            clock.stop("finals")
+        sets = read_synthetic_sets(inputs, outcome, best)
+        images = {number: synthetic.images for number, synthetic in sets.items()}
+        measured = run_finals(inputs, resources, images, progress, console)
+        finals = name_finals(measured, best.number, REFERENCE_TRIAL)
+        rows = study_rows(settings.space, trials, measured) if settings.space.variants else []
+        study = summarize_study(settings.space, rows) if settings.space.variants else None
+        progress.spend("finals")
 
-            result = collect_result(settings, "finished", trials, finals, experts, run, clock.seconds(), study)
-            leave_files(inputs, outcome, best, sets, rows, result)
-            run.log_result(result, settings.folder)
-        except BaseException as error:
-            by_hand = isinstance(error, KeyboardInterrupt | Stopped)
-            word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
-            leave_unfinished(
-                settings, collect_result(settings, word, trials, {}, experts, run, clock.seconds()), trials
-            )
-            run.end(status)
-            raise
-        run.end("FINISHED")
-    if study:
-        console.print(study_table(study, settings.space))
+        run.flush(RUN_NAMES_S)
+        result = collect_result(settings, "finished", trials, finals, experts, run, progress.seconds(), study)
+        leave_files(inputs, outcome, best, sets, rows, result)
+        run.log_result(result, settings.folder)
+    except BaseException as error:
+        by_hand = isinstance(error, KeyboardInterrupt | Stopped)
+        word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
+        if not by_hand:  # he who stopped it does not want to wait
+            run.flush(RUN_NAMES_S)
+        leave_unfinished(settings, collect_result(settings, word, trials, {}, experts, run, progress.seconds()), trials)
+        _end_run(run, settings, status, console)
+        if isinstance(error, KeyboardInterrupt):
+            raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
+        raise
+    _end_run(run, settings, "FINISHED", console)
+    return result
+
+
+def _end_run(run: "SweepRun", settings: SweepSettings, status: str, console: "Console") -> None:
+    """Close the sweep's run, and say what MLflow has not taken in yet."""
+    if waiting := run.end(status):
+        console.print(
+            f"{waiting} entries wait for MLflow at {run.tracking_uri}; to send them: {settings.resume_command}"
+        )
+
+
+def _send_the_rest(settings: SweepSettings, result: dict[str, Any], console: "Console") -> None:
+    """Tell MLflow what it does not know of a finished sweep whose driver was cut off before it had sent all."""
+    from orchestrator.tracking import reopen_sweep_run
+
+    run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
+    if run is not None:
+        run.log_result(result, settings.folder)
+        _end_run(run, settings, "FINISHED", console)
+
+
+def _print_result(console: "Console", settings: SweepSettings, result: dict[str, Any]) -> None:
+    from orchestrator.report import result_table, study_table
+
+    if result.get("study"):
+        console.print(study_table(result["study"], settings.space))
     console.print(result_table(result))
     for label, place in result["files"].items():
         console.print(f"{label:>10}: {settings.folder / place}")
     console.print(
         f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir.root} --sweep {settings.name}"
     )
-    return result
 
 
 def _best(settings: SweepSettings, outcome: "SearchOutcome") -> "TrialRecord":
@@ -200,13 +270,19 @@ def _best(settings: SweepSettings, outcome: "SearchOutcome") -> "TrialRecord":
 
     Raises:
         Stopped: A signal ended the search.
+        ClusterError: Nothing could go on.
         NoTrialSucceeded: There is no winner.
     """
     from orchestrator.trials import best_trial
 
     best = best_trial(outcome.trials)
+    go_on = f"go on with: {settings.resume_command}"
+    if outcome.halted:
+        raise ClusterError(f"{outcome.halted}, then {go_on}")
+    if outcome.hopeless:
+        raise NoTrialSucceeded(outcome.hopeless)
     if outcome.interrupted:
-        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials; they are kept in {settings.folder}")
+        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials, which are kept; {go_on}")
     if best is None:
         reasons = sorted({record.reason for record in outcome.trials})
         raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")

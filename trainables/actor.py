@@ -1,6 +1,11 @@
-"""The expert actor: the face that Ray sees of `experts.ExpertTrainer`. No arithmetic here, and no need of Ray."""
+"""The expert actor: the face that Ray sees of `experts.ExpertTrainer`. No arithmetic here, and no need of Ray.
 
-from collections.abc import Collection, Sequence
+An expert's file grows while it is trained, so that little is lost with an actor: another goes on from the file's end.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,10 @@ from trainables.experts import DivergedExpert, ExpertState, ExpertTrainer, exper
 from trainables.networks import ConvNet
 from trainables.trajectories import ExpertFile, TrajectoryStore
 
-__all__ = ["ExpertActor", "ExpertWork", "Progress"]
+__all__ = ["ExpertActor", "ExpertWork", "Progress", "WritingPace"]
+
+WRITING_SHARE = 1 / 20
+"""Of the time that training takes, what writing experts that are not at the horizon may add."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +91,35 @@ class ExpertActor:
             resident=device.type == "cuda" and fits_gpu(dataset, gpu_share),
         )
         self._group: dict[int, _Trajectory] = {}
+        self._pace = WritingPace()
 
     def at_once(self) -> int:
         """Return how many experts this actor should be given at once."""
         return experts_at_once(self._trainer, self._gpu_share)
 
     def begin(self, experts: Sequence[int], extendable: Collection[int]) -> Progress:
-        """Make ready to train experts side by side; those with a whole file go on from where it ends."""
+        """Make ready to train experts side by side; those with a whole file go on from where it ends.
+
+        Args:
+            experts: Their numbers.
+            extendable: Those that the manifest lists.
+        """
+        self._pace = WritingPace()
         self._group = {expert: self._begun(expert, expert in extendable) for expert in experts}
         return self._progress(finished={}, diverged={})
 
     def train_epoch(self) -> Progress:
-        """Train each expert of the group by one epoch; write those that are then at the horizon, drop the diverged."""
+        """Train each expert of the group by one epoch; drop the diverged, and write those that are then at the horizon.
+
+        The others are written now and then (see `WritingPace`), so that whoever goes on after this process has died
+        need not begin anew.
+
+        Raises:
+            OSError: An expert cannot be written; see `files.is_disk_full`.
+        """
         finished: dict[int, ExpertFile] = {}
         diverged: dict[int, str] = {}
+        under_way: list[int] = []
         short = [expert for expert, trained in self._group.items() if trained.state.epoch < self._work.epochs]
         states = self._trainer.train_epoch_together(short, [self._group[expert].state for expert in short])
         for expert, state in zip(short, states, strict=True):
@@ -107,6 +130,12 @@ class ExpertActor:
             self._group[expert].append(state)
             if state.epoch == self._work.epochs:
                 finished[expert] = self._write(expert)
+            else:
+                under_way.append(expert)
+        if under_way and self._pace.due():
+            with self._pace.measured():
+                for expert in under_way:
+                    self._write(expert)
         return self._progress(finished, diverged)
 
     def _begun(self, expert: int, extend: bool) -> "_Trajectory":
@@ -123,7 +152,15 @@ class ExpertActor:
         return _Trajectory(state=state, snapshots=stored.snapshots, losses=stored.losses)
 
     def _write(self, expert: int) -> ExpertFile:
+        """Write what there is of an expert, but over no whole file that holds as much; return what the file is now.
+
+        There is one where an old file without momentum buffer is trained again, or where a process that was taken for
+        dead has got further.
+        """
         trained = self._group[expert]
+        there = self._store.certified(expert, more_than=len(trained.losses))
+        if there is not None:
+            return there
         velocity = trained.state.velocity if self._work.recipe.expert_momentum > 0 else None
         return self._store.write(expert, trained.snapshots, trained.losses, velocity)
 
@@ -135,6 +172,31 @@ class ExpertActor:
             diverged=diverged,
             under_way=any(epoch < self._work.epochs for epoch in epochs.values()),
         )
+
+
+class WritingPace:
+    """Says when experts under way are worth writing: at once, to learn what it costs, then as seldom as that asks."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start.
+
+        Args:
+            clock: Seconds since any moment, never going back.
+        """
+        self._clock = clock
+        self._ended, self._cost = clock(), 0.0
+
+    def due(self) -> bool:
+        """Tell whether the last writing's time is at most the share allowed of the time since."""
+        return self._cost <= WRITING_SHARE * (self._clock() - self._ended)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure a writing."""
+        began = self._clock()
+        yield
+        self._ended = self._clock()
+        self._cost = self._ended - began
 
 
 @dataclass(kw_only=True)

@@ -22,9 +22,9 @@ __all__ = ["checkpoint_place", "read_checkpoint", "write_checkpoint"]
 FORMAT_VERSION = 1
 
 
-def checkpoint_place(root: str, trial: int) -> str:
-    """Return where a trial's checkpoint lies under a folder or URI."""
-    return f"{root.rstrip('/')}/trial-{trial:03d}.safetensors"
+def checkpoint_place(root: str, trial: int, *, within_rung: bool = False) -> str:
+    """Return where a trial's checkpoint of its last rung lies under a folder or URI, or that of the rung under way."""
+    return f"{root.rstrip('/')}/trial-{trial:03d}{'-under-way' if within_rung else ''}.safetensors"
 
 
 def write_checkpoint(place: str, state: Mapping[str, Any]) -> None:

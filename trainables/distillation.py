@@ -216,21 +216,24 @@ class Distiller:
         floored = accepted and config.alpha_floor > 0 and float(alpha.values) < config.alpha_floor
         if floored:  # the momentum stays: what would lift α counts against what pushed it down
             alpha = alpha._replace(values=torch.full_like(alpha.values, config.alpha_floor))
-        if accepted:
-            self._images, self._alpha, self._soft = images, alpha, soft
-            self._average()
+        if accepted:  # all at once and last: whoever catches an error here finds the state as it was
+            ema = self._averaged(images.values)
+            self._images, self._alpha, self._soft, self._ema = images, alpha, soft, ema
         self.skipped += not accepted
         self.not_finite += not finite
         self.floored += floored
         return finite, not accepted, floored
 
-    def _average(self) -> None:
-        """Let the moving average follow the images: ema ← decay·ema + (1 − decay)·images, from the initial ones on.
+    def _averaged(self, images: Tensor) -> Tensor | None:
+        """Return the moving average, if there is one, after it has followed the images.
+
+        ema ← decay·ema + (1 − decay)·images, from the initial ones on.
 
         FTD does so after every step of its optimiser, and never skips one; a skipped iteration has none.
         """
-        if self._ema is not None:
-            self._ema = self.config.ema_decay * self._ema + (1 - self.config.ema_decay) * self.images
+        if self._ema is None:
+            return None
+        return self.config.ema_decay * self._ema + (1 - self.config.ema_decay) * images
 
     def _expert(self) -> int:
         """Every expert once, in random order, then again in another order."""

@@ -1,15 +1,20 @@
 """Writing files so that a reader sees the old one or the whole new one."""
 
+import errno
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["is_disk_full", "remove_leftovers", "write_atomically"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file aside, force it to disk, and give it its name; nothing is left if it fails."""
+    """Let `write` fill a file aside, force it to disk, and give it its name; nothing is left if it fails.
+
+    Raises:
+        OSError: As `write` raised it. Where the disk is full it names `path`; see `is_disk_full`.
+    """
     # Not the process id: threads share it, and so may processes of two nodes that share a disk.
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -17,5 +22,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        if is_disk_full(error):  # some libraries name no file, and nobody knows the one aside
+            raise OSError(error.errno, os.strerror(error.errno or errno.ENOSPC), str(path)) from error
+        raise
     finally:
+        aside.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error means that a disk, or the user's share of it, has no room left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left aside; none may be writing it now."""
+    for aside in path.parent.glob(f".{path.name}.*.partial"):
         aside.unlink(missing_ok=True)

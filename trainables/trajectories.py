@@ -3,62 +3,29 @@
     experts/<address>/manifest.json     what shaped them, the parameter layout, and each file's rows and SHA-256
     experts/<address>/expert-0000.arrow one Arrow IPC file an expert: one row an epoch, float32 [P] in one column
 
-A file holds snapshots 0 (initial) to E (after E epochs), one record batch each. An expert with more epochs replaces a
-shorter one whose snapshots it repeats. A file also certifies itself (its metadata holds the losses and a digest of all
-snapshots), so that one whose writer died before the manifest was written is recovered and not trained again.
-
-Where experts have momentum, the buffer after the last epoch, by which the expert is extended, is a note on the last
-epoch's record batch (its custom metadata, in base64): whoever reads rows does not meet it. A file without it is whole.
+An expert with more epochs replaces a shorter one whose snapshots it repeats; while it is trained its file grows. A file
+certifies itself, so that one whose writer died before the manifest was written is recovered, and extended if it is
+short.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
+from trainables import expert_file
 from trainables.errors import ExpertFileError
-from trainables.files import write_atomically
+from trainables.expert_file import FORMAT_VERSION, ExpertFile, StoredExpert
+from trainables.files import remove_leftovers, write_atomically
 from trainables.networks import ConvNet
 
 __all__ = ["ExpertFile", "StoredExpert", "Trajectories", "TrajectoryStore"]
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertFile:
-    """What the manifest says of one expert's file."""
-
-    file: str
-    """Name inside the store's folder."""
-    rows: int
-    """Snapshots: epochs + 1."""
-    bytes: int
-    """Size of the file."""
-    sha256: str
-    """Checksum of the file."""
-    losses: list[float]
-    """Mean training loss of each epoch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredExpert:
-    """All that a file holds of an expert, copied from the map."""
-
-    snapshots: list[Tensor]
-    """Parameters before the first and after each epoch, each float32 [P]."""
-    losses: list[float]
-    """Mean training loss of each epoch."""
-    velocity: Tensor | None
-    """SGD's momentum buffer after the last epoch, float32 [P]; None: the file has none."""
 
 
 class TrajectoryStore:
@@ -119,24 +86,41 @@ class TrajectoryStore:
         listed, faults = self.read(), {}
         for expert in experts:
             if expert in listed:
-                fault = _fault(self.path(expert), listed[expert])
-                if fault and self._newer(expert, listed[expert].rows) is None:
+                fault = expert_file.fault(self.path(expert), listed[expert])
+                if fault and self.certified(expert, more_than=listed[expert].rows) is None:
                     faults[expert] = fault
         return faults
 
     def recover(self, experts: Iterable[int]) -> None:
-        """Enter whole files in the manifest whose writer died before it did so. One process at a time."""
+        """Enter whole files, also short ones, whose writer died before it did so, and remove what it left aside.
+
+        One process at a time, and none that writes these experts.
+        """
         listed, found = self.read(), {}
+        remove_leftovers(self.manifest_path)
         for expert in experts:
-            entry = self._newer(expert, listed[expert].rows if expert in listed else 0)
+            remove_leftovers(self.path(expert))
+            entry = self.certified(expert, more_than=listed[expert].rows if expert in listed else 0)
             if entry is not None:
                 found[expert] = entry
         if found:
             self.record(found)
 
-    def _newer(self, expert: int, rows: int) -> ExpertFile | None:
-        """Return the entry of a file that certifies itself and holds more than `rows` snapshots."""
-        return _certified(self.path(expert), self.network.parameters, more_than=rows)
+    def certified(self, expert: int, more_than: int) -> ExpertFile | None:
+        """Return the entry of an expert's file if that certifies itself and holds more than so many snapshots."""
+        return expert_file.certified(self.path(expert), self.network.parameters, more_than)
+
+    def forget(self, experts: Iterable[int]) -> None:
+        """Remove experts' files and entries, to train them from the start. One process at a time."""
+        entries = self.read()
+        for expert in experts:
+            self.path(expert).unlink(missing_ok=True)  # first: a listed file that is missing is known to be corrupt
+            entries.pop(expert, None)
+        self._write_manifest(entries)
+
+    def most_bytes(self, epochs: int) -> int:
+        """Return what the file of an expert of so many epochs takes at most."""
+        return expert_file.most_bytes(self.network.parameters, epochs)
 
     def write(
         self, expert: int, snapshots: Sequence[Tensor], losses: Sequence[float], velocity: Tensor | None = None
@@ -148,15 +132,20 @@ class TrajectoryStore:
             snapshots: Parameters before the first and after each epoch, each float32 [P].
             losses: Mean training loss of each epoch.
             velocity: SGD's momentum buffer after the last epoch, float32 [P]; None where experts have no momentum.
+
+        Raises:
+            OSError: It cannot be written, and the old file is whole; see `files.is_disk_full`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(expert)
-        write_atomically(path, lambda aside: _write_snapshots(aside, snapshots, losses, velocity))
-        return _entry(path, len(snapshots), list(losses))
+        write_atomically(path, lambda aside: expert_file.write(aside, snapshots, losses, velocity))
+        return expert_file.describe(path, len(snapshots), list(losses))
 
     def record(self, written: Mapping[int, ExpertFile]) -> None:
         """Enter files in the manifest. One process at a time: hold `lock_path` locked."""
-        entries = {**self.read(), **written}
+        self._write_manifest({**self.read(), **written})
+
+    def _write_manifest(self, entries: Mapping[int, ExpertFile]) -> None:
         manifest = {
             "version": FORMAT_VERSION,
             "address": self.address,
@@ -182,25 +171,21 @@ class TrajectoryStore:
         return Trajectories([self._map(expert, listed.get(expert), epochs) for expert in experts])
 
     def load(self, expert: int) -> StoredExpert:
-        """Return a copy of all that is stored of a listed expert, to extend it.
+        """Return a copy of all that a listed expert's file holds, to extend it; more than listed, if it has grown.
 
         Raises:
             ExpertFileError: The file is missing, short or truncated, or its momentum buffer is not the one written.
         """
-        entry = self.read()[expert]
-        rows = self._map(expert, entry, entry.rows - 1)
-        path = self.path(expert)
+        path, entry = self.path(expert), self.read()[expert]
         try:
-            velocity = _read_velocity(path, self.network.parameters)
-        except (ValueError, KeyError) as error:
-            raise ExpertFileError(
-                f"the momentum buffer in {path} is damaged ({error}); train it again with --retrain-corrupt"
-            ) from error
-        return StoredExpert(
-            snapshots=[torch.from_numpy(row.copy()) for row in rows],
-            losses=list(entry.losses),
-            velocity=None if velocity is None else torch.from_numpy(velocity),
-        )
+            stored = expert_file.read(path, self.network.parameters)
+        except ExpertFileError:
+            raise
+        except expert_file.UNREADABLE as error:
+            raise _unreadable(path, error) from error
+        if not entry.rows <= len(stored.snapshots) == len(stored.losses) + 1:
+            raise _too_few(path, len(stored.snapshots), entry)
+        return stored
 
     def _map(self, expert: int, entry: ExpertFile | None, epochs: int) -> list[np.ndarray]:
         path = self.path(expert)
@@ -208,11 +193,11 @@ class TrajectoryStore:
             have = "none" if entry is None else entry.rows - 1
             raise ExpertFileError(f"{path} needs {epochs} epochs and has {have}; train it with orchestrator.experts")
         try:
-            rows, _ = _map_snapshots(path, self.network.parameters)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ExpertFileError(f"{path} cannot be read ({error}); train it again with --retrain-corrupt") from error
+            rows = expert_file.map_snapshots(path, self.network.parameters)
+        except expert_file.UNREADABLE as error:
+            raise _unreadable(path, error) from error
         if len(rows) < epochs + 1:
-            raise ExpertFileError(f"{path} holds {len(rows)} snapshots, its manifest says {entry.rows}")
+            raise _too_few(path, len(rows), entry)
         return rows[: epochs + 1]
 
 
@@ -235,98 +220,9 @@ class Trajectories:
         return torch.from_numpy(self._rows[expert][epoch].copy())
 
 
-def _write_snapshots(path: Path, snapshots: Sequence[Tensor], losses: Sequence[float], velocity: Tensor | None) -> None:
-    rows = [_as_row(snapshot) for snapshot in snapshots]
-    parameters = rows[0].size
-    note = None if velocity is None else _velocity_note(_as_row(velocity))
-    metadata = {
-        "format_version": str(FORMAT_VERSION),
-        "losses": json.dumps(list(losses)),
-        "digest": _digest(rows, list(losses)),
-    }
-    schema = pa.schema([pa.field("parameters", pa.list_(pa.float32(), parameters), nullable=False)], metadata=metadata)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for number, row in enumerate(rows):
-            values = pa.FixedSizeListArray.from_arrays(pa.array(row, type=pa.float32()), parameters)
-            batch = pa.record_batch([values], schema=schema)
-            writer.write_batch(batch, custom_metadata=note if number == len(rows) - 1 else None)
+def _unreadable(path: Path, error: Exception) -> ExpertFileError:
+    return ExpertFileError(f"{path} cannot be read ({error}); train it again with --retrain-corrupt")
 
 
-def _as_row(values: Tensor) -> np.ndarray:
-    """Return float32 [P] on the CPU, in one piece."""
-    return values.detach().cpu().contiguous().numpy()
-
-
-def _velocity_note(velocity: np.ndarray) -> dict[str, str]:
-    return {
-        "velocity": base64.b64encode(velocity.tobytes()).decode(),
-        "velocity_digest": hashlib.sha256(velocity.data).hexdigest(),
-    }
-
-
-def _read_velocity(path: Path, parameters: int) -> np.ndarray | None:
-    """Return the momentum buffer of a readable file, float32 [P] of its own, or None if there is none.
-
-    Raises:
-        ValueError: It is not what was written.
-        KeyError: Nothing says what was written.
-    """
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    _, note = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-    if note is None or b"velocity" not in note:
-        return None
-    content = base64.b64decode(note[b"velocity"], validate=True)
-    if len(content) != 4 * parameters:
-        raise ValueError(f"it has {len(content)} bytes, a network's has {4 * parameters}")
-    if hashlib.sha256(content).hexdigest() != note[b"velocity_digest"].decode():
-        raise ValueError("its SHA-256 is not the one beside it")
-    return np.frombuffer(bytearray(content), dtype=np.float32)
-
-
-def _map_snapshots(path: Path, parameters: int) -> tuple[list[np.ndarray], dict[bytes, bytes]]:
-    """Return the snapshots of a file, each read-only float32 [P], and its metadata."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    rows = []
-    for index in range(reader.num_record_batches):
-        values = reader.get_batch(index).column(0).values
-        rows.append(np.frombuffer(values.buffers()[1], dtype=np.float32, count=parameters, offset=4 * values.offset))
-    return rows, reader.schema.metadata or {}
-
-
-def _certified(path: Path, parameters: int, more_than: int) -> ExpertFile | None:
-    """Return the manifest entry of a file with more than so many snapshots whose own digest holds, else None."""
-    try:
-        rows, metadata = _map_snapshots(path, parameters)
-        losses = json.loads(metadata[b"losses"])
-        version, digest = metadata[b"format_version"].decode(), metadata[b"digest"].decode()
-        if len(rows) <= more_than:
-            return None  # before anything is read: the manifest knows of as much
-        _read_velocity(path, parameters)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return None
-    whole = version == str(FORMAT_VERSION) and len(rows) == len(losses) + 1 and digest == _digest(rows, losses)
-    return _entry(path, len(rows), losses) if whole else None
-
-
-def _digest(rows: Sequence[np.ndarray], losses: list[float]) -> str:
-    digest = hashlib.sha256(json.dumps(losses).encode())
-    for row in rows:
-        digest.update(row.data)
-    return digest.hexdigest()
-
-
-def _entry(path: Path, rows: int, losses: list[float]) -> ExpertFile:
-    return ExpertFile(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=_sha256(path), losses=losses)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fault(path: Path, entry: ExpertFile) -> str | None:
-    if not path.exists():
-        return "it is missing"
-    if (size := path.stat().st_size) != entry.bytes:
-        return f"it has {size} bytes, its manifest says {entry.bytes}"
-    return None if _sha256(path) == entry.sha256 else "its SHA-256 is not the one in its manifest"
+def _too_few(path: Path, rows: int, entry: ExpertFile) -> ExpertFileError:
+    return ExpertFileError(f"{path} holds {rows} snapshots, its manifest says {entry.rows}")

@@ -2,23 +2,30 @@
 
 A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for
 all trials of a sweep (dataset, expert maps, initial images) is opened once a process and reused from trial to trial.
+
+A trial keeps its own checkpoint (`checkpoints`), written before the result of a rung is reported and, within a rung, as
+often as a twentieth of its time allows. Whoever begins a trial that has one goes on from it, on any node and under any
+driver; the report of its last rung is then repeated, because nobody knows whether it arrived.
 """
 
-import json
+import errno
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ray import tune
-from safetensors.torch import load_file, save_file
 
 from trainables.augmentation import Augmentation
+from trainables.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
 from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import load
-from trainables.distillation import Distiller
+from trainables.distillation import Distiller, Iteration
+from trainables.errors import InputError
 from trainables.evaluation import evaluate
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep, use_precision
@@ -29,19 +36,10 @@ from trainables.networks import ConvNet
 from trainables.seeding import repeat_seed, seed_of
 from trainables.trajectories import TrajectoryStore
 
-__all__ = ["DistillationTrial", "DivergedTrial", "TrialWork", "read_state"]
+__all__ = ["DistillationTrial", "TrialWork"]
 
-_TENSORS_FILE, _NUMBERS_FILE = "distiller.safetensors", "distiller.json"
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the distiller's state that a checkpoint folder holds."""
-    numbers: dict[str, Any] = json.loads((folder / _NUMBERS_FILE).read_text())
-    return {**load_file(folder / _TENSORS_FILE), **numbers}
-
-
-class DivergedTrial(RuntimeError):
-    """A trial that has no finite update in a whole rung."""
+CHECKPOINT_SHARE = 1 / 20
+"""Share of a trial's time that may go into checkpoints within a rung."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +54,8 @@ class TrialWork:
     """What addresses the store."""
     network: ConvNet
     augmentation: Augmentation
+    checkpoints: str
+    """Folder or URI of the trials' checkpoints, which every node reaches."""
     experts: int
     """Experts to match, from number 0 on."""
     epochs: int
@@ -78,8 +78,34 @@ class TrialWork:
     """Share of the device that a trial has."""
 
 
+class _Done(NamedTuple):
+    """What a rung's result needs of one of its iterations."""
+
+    loss: float
+    finite: bool
+    skipped: bool
+    floored: bool
+    seconds: float
+
+
+class _SettingsFailed(Exception):
+    """Settings that cannot work; the message says why and what would."""
+
+
 class DistillationTrial(tune.Trainable):
-    """Distils with one setting and reports the accuracy on the validation split at every rung."""
+    """Distils with one setting and reports the accuracy on the validation split at every rung.
+
+    A result holds `iteration`, `validation_accuracy` and what else a rung came to. Settings that cannot work end the
+    trial with a last result that has the reason as `failed`, and no number as accuracy. A disk without room for its
+    checkpoint ends it with a result that has the remedy as `halted`.
+    """
+
+    _done: list[_Done]
+    """The rung's iterations so far."""
+    _unconfirmed: dict[str, Any] | None
+    """A rung's result that may not have arrived before this process took the trial over."""
+    _fault: _SettingsFailed | None
+    """Why the settings cannot even begin."""
 
     def setup(self, config: dict[str, Any], work: TrialWork) -> None:  # type: ignore[override]
         """Open what all trials share, then begin this one."""
@@ -102,17 +128,127 @@ class DistillationTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run one rung."""
-        config, distiller = self._distiller.config, self._distiller
-        began, first = time.perf_counter(), distiller.iteration
-        last = min(first + self._work.validation_every_iterations, config.iterations)
-        done = [distiller.step() for _ in range(first, last)]
-        seconds = time.perf_counter() - began
+        """Run one rung, or what is left of it."""
+        try:
+            if self._fault is not None:
+                raise self._fault
+            result, self._unconfirmed = self._unconfirmed, None
+            if result is None:
+                self._distill()
+                result = self._rung_result()
+                self._done = []
+                self._save(result)
+        except _SettingsFailed as error:
+            return {**self._last_words(), "failed": str(error)}
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return {**self._last_words(), "halted": f"no room for the checkpoint {self._place}; free space there"}
+        return result
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._place, self._place_within_rung = (
+            checkpoint_place(self._work.checkpoints, config["trial_number"], within_rung=within)
+            for within in (False, True)
+        )
+        self._began, self._seconds_before = time.perf_counter(), 0.0
+        self._saved, self._saving_seconds = self._began, 0.0
+        self._done, self._unconfirmed, self._fault = [], None, None
+        try:
+            self._distiller = self._make_distiller(config)
+        except InputError as error:
+            self._fault = _SettingsFailed(str(error))
+            return
+        states = [read_checkpoint(place) for place in (self._place, self._place_within_rung)]
+        if found := [state for state in states if state is not None]:
+            self._go_on(max(found, key=lambda state: state["iteration"]))  # the rung's own first, where they are alike
+
+    def _make_distiller(self, config: dict[str, Any]) -> Distiller:
+        settings = DistillationConfig.from_settings(config)
+        use_precision(settings.precision, self._device)
+        seed = repeat_seed(self._work.seed, config.get("repeat", 0))  # a search's trials have no repeat
+        images = self._initial_images(settings.initialization, settings.ipc, seed)
+        return Distiller(
+            settings,
+            matcher=self._matcher(settings, self._micro_batch(settings)),
+            trajectories=self._trajectories,
+            images=images.to(self._device),
+            labels=self._initial_labels(settings, images),
+            seed=seed,
+        )
+
+    def _go_on(self, state: Mapping[str, Any]) -> None:
+        """Take up a checkpoint."""
+        own = self._distiller.state_dict().keys()
+        self._distiller.load_state_dict({name: state[name] for name in state if name in own})
+        self._seconds_before = state["trial_seconds"]
+        self._done = [_Done(*each) for each in state["rung"]]
+        self._unconfirmed = state["unconfirmed"]
+        if state["micro_batch"] != self._distiller.matcher.step.micro_batch:  # the same rounding as before
+            self._distiller.matcher = self._matcher(self._distiller.config, state["micro_batch"])
+
+    def _save(self, unconfirmed: dict[str, Any] | None) -> None:
+        """Write the checkpoint: of a rung with its result, or of one under way."""
+        began = time.perf_counter()
+        state = {
+            **self._distiller.state_dict(),
+            "trial_seconds": self._seconds,
+            "rung": self._done,
+            "unconfirmed": unconfirmed,
+            "micro_batch": self._distiller.matcher.step.micro_batch,
+        }
+        write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
+        self._saved = time.perf_counter()
+        self._saving_seconds = self._saved - began
+
+    @property
+    def _seconds(self) -> float:
+        """Time the trial has run, here and wherever it ran before."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def _distill(self) -> None:
+        """Run the iterations that are left of the rung."""
+        distiller, every = self._distiller, self._work.validation_every_iterations
+        last = min((distiller.iteration - len(self._done)) + every, distiller.config.iterations)
+        while distiller.iteration < last:
+            began = time.perf_counter()
+            each = self._iterate()
+            self._done.append(_Done(each.loss, each.finite, each.skipped, each.floored, time.perf_counter() - began))
+            if (time.perf_counter() - self._saved) * CHECKPOINT_SHARE > self._saving_seconds:
+                self._save(None)
+
+    def _iterate(self) -> Iteration:
+        """Run an iteration; where the GPU's memory does not suffice for it, once more with half the images at a time.
+
+        The distiller is as it was before the iteration until the gradient is there, so the second go is the same one.
+        """
+        distiller = self._distiller
+        try:
+            return distiller.step()
+        except torch.cuda.OutOfMemoryError:
+            whole = distiller.matcher.step.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
+        distiller.matcher = self._matcher(distiller.config, max(1, whole // 2))
+        torch.cuda.empty_cache()
+        try:
+            return distiller.step()
+        except torch.cuda.OutOfMemoryError as error:
+            raise _SettingsFailed(
+                f"out of GPU memory with {max(1, whole // 2)} images at a time; lower --memory-budget or batch_syn"
+            ) from error
+
+    def _rung_result(self) -> dict[str, Any]:
+        """Validate, and return what the rung came to.
+
+        Raises:
+            _SettingsFailed: Nothing in it was finite.
+        """
+        distiller, done = self._distiller, self._done
+        config, count = distiller.config, len(done)
         finite = [each.loss for each in done if each.finite]
         if not finite:
-            raise DivergedTrial(
-                f"diverged: no finite update in iterations {first} to {last - 1} (α = {distiller.alpha:.3g}); "
-                "lower alpha_init or lr_pixel"
+            raise _SettingsFailed(
+                f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1} "
+                f"(α = {distiller.alpha:.3g}); lower alpha_init or lr_pixel"
             )
         soft = config.label_mode == "soft"
         return {
@@ -120,53 +256,40 @@ class DistillationTrial(tune.Trainable):
             "validation_accuracy": self._validate(),
             "matching_loss": sum(finite) / len(finite),
             "alpha": distiller.alpha,
-            "skip_rate": sum(each.skipped for each in done) / len(done),
-            "not_finite_rate": 1 - len(finite) / len(done),
-            "floor_rate": sum(each.floored for each in done) / len(done),
+            "skip_rate": sum(each.skipped for each in done) / count,
+            "not_finite_rate": 1 - len(finite) / count,
+            "floor_rate": sum(each.floored for each in done) / count,
             "image_displacement": distiller.displacement,
             **({"label_inconsistency": label_inconsistency(distiller.labels, config.ipc)} if soft else {}),
             "micro_batch_images": distiller.matcher.step.micro_batch or config.batch_syn,
             "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
-            "seconds_per_iteration": seconds / len(done),
+            "seconds_per_iteration": sum(each.seconds for each in done) / count,
+            "trial_seconds": self._seconds,
             "done": distiller.iteration >= config.iterations,
         }
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the distiller's state: tensors as safetensors, numbers as JSON."""
-        state = self._distiller.state_dict()
-        tensors = {name: value.cpu().contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)}
-        numbers = {name: value for name, value in state.items() if name not in tensors}
-        save_file(tensors, Path(checkpoint_dir) / _TENSORS_FILE)
-        (Path(checkpoint_dir) / _NUMBERS_FILE).write_text(json.dumps(numbers))
+    def _last_words(self) -> dict[str, Any]:
+        """Return what a last result holds that is no rung's."""
+        iteration = 0 if self._fault else self._distiller.iteration
+        return {
+            "iteration": iteration, "validation_accuracy": math.nan, "trial_seconds": self._seconds, "done": True
+        }  # fmt: skip
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
-        """Take up the distiller's state."""
-        self._distiller.load_state_dict(read_state(Path(checkpoint_dir)))
+    def _micro_batch(self, settings: DistillationConfig) -> int | None:
+        """Return the images to take at a time so that they fit; None: whole chunks."""
+        if (
+            settings.gradient == "unrolled"
+        ):  # that one is for comparison, and takes whole chunks as the reference codes do
+            return None
+        work = self._work
+        chunk = min(settings.batch_syn, settings.ipc * self._dataset.classes)
+        budget = work.memory_budget_bytes or spare_bytes(self._device, work.device_share)
+        return micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget)
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        settings = DistillationConfig.from_settings(config)
-        use_precision(settings.precision, self._device)
-        seed = repeat_seed(self._work.seed, config.get("repeat", 0))  # a search's trials have no repeat
-        images = self._initial_images(settings.initialization, settings.ipc, seed)
-        self._distiller = Distiller(
-            settings,
-            matcher=self._matcher(settings),
-            trajectories=self._trajectories,
-            images=images.to(self._device),
-            labels=self._initial_labels(settings, images),
-            seed=seed,
-        )
-
-    def _matcher(self, settings: DistillationConfig) -> Matcher:
-        work, unrolled = self._work, settings.gradient == "unrolled"
-        micro_batch = None
-        if not unrolled:  # that one is for comparison, and takes whole chunks as the reference codes do
-            chunk = min(settings.batch_syn, settings.ipc * self._dataset.classes)
-            budget = work.memory_budget_bytes or spare_bytes(self._device, work.device_share)
-            micro_batch = micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget)
-        compiled = work.compiled and not unrolled
+    def _matcher(self, settings: DistillationConfig, micro_batch: int | None) -> Matcher:
+        compiled = self._work.compiled and settings.gradient != "unrolled"
         step = self._inner_step(settings.precision, compiled, micro_batch)
-        return Matcher(step, work.augmentation, method=settings.gradient)
+        return Matcher(step, self._work.augmentation, method=settings.gradient)
 
     def _make_inner_step(self, precision: str, compiled: bool, micro_batch: int | None) -> InnerStep:
         return InnerStep(self._work.network, precision=precision, compiled=compiled, micro_batch=micro_batch)

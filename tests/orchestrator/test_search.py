@@ -1,15 +1,21 @@
 """The study and the scheduler against a real SQLite study, without a cluster."""
 
+import contextlib
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from orchestrator.search import METRIC, REFERENCE_TRIAL, ReferenceSafeASHA, StudySearch, read_trials
+from orchestrator.rungs import REFERENCE_TRIAL, ReferenceSafeASHA
+from orchestrator.search import SearchWatch, read_trials
+from orchestrator.searcher import METRIC, StudySearch
 from orchestrator.trials import best_trial, ranked
 from search_spaces import load
 
@@ -23,7 +29,11 @@ def open_search(folder: Path, seed: int = 0, study: str = "study") -> StudySearc
 
 
 def report(iteration: int, accuracy: float) -> dict[str, Any]:
-    return {"iteration": iteration, METRIC: accuracy, "training_iteration": iteration // 25, "time_total_s": 1.5}
+    return {"iteration": iteration, METRIC: accuracy, "training_iteration": iteration // 25, "trial_seconds": 1.5}
+
+
+def failing(reason: str) -> dict[str, Any]:
+    return {**report(0, math.nan), "failed": reason, "done": True}
 
 
 class TestStudy:
@@ -38,7 +48,7 @@ class TestStudy:
 
     def test_a_trial_is_complete_only_if_it_did_all_its_iterations(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
-        for name in ("whole", "stopped", "broken", "never ran"):
+        for name in ("whole", "stopped", "broken", "cannot work", "no disk", "never ran"):
             search.suggest(name)
         search.on_trial_result("whole", report(50, 0.5))
         search.on_trial_complete("whole", report(100, 0.75))
@@ -46,14 +56,26 @@ class TestStudy:
         search.on_trial_complete("stopped", report(50, 0.5))
         search.on_trial_result("broken", report(25, 0.25))
         search.on_trial_complete("broken", error=True)
+        search.fail("broken", "RuntimeError: boom")
+        search.on_trial_complete("cannot work", failing("diverged"))
+        search.on_trial_complete("no disk", {**failing(""), "halted": "no room"})
         search.on_trial_complete("never ran")
 
         study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
         states = [trial.state for trial in study.trials]
-        assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.PRUNED]
+        assert states == [
+            TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.PRUNED,  # TPE keeps away from the last
+            TrialState.RUNNING, TrialState.RUNNING,  # these have not ended
+        ]  # fmt: skip
         # The last report, which Tune hands over with the end alone, is there too.
         assert study.trials[0].intermediate_values == {50: 0.5, 100: 0.75} and study.trials[0].value == 0.75
         assert study.trials[1].intermediate_values == {25: 0.25, 50: 0.5}
+        records = read_trials(search.study, SPACE)
+        assert [(record.status, record.reason) for record in records] == [
+            ("finished", ""), ("pruned", "stopped by ASHA at iteration 50"), ("failed", "RuntimeError: boom"),
+            ("failed", "diverged"),
+        ]  # fmt: skip
+        assert [record.seconds for record in records] == [1.5, 1.5, 0, 1.5]
 
     def test_an_end_is_told_once(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
@@ -73,12 +95,56 @@ class TestStudy:
 
         assert proposals(3, "a") == proposals(3, "b") != proposals(4, "c")
 
-    def test_the_searcher_survives_its_own_save(self, tmp_path: Path) -> None:
+    def test_whoever_opens_the_study_goes_on_as_if_nothing_had_been(self, tmp_path: Path) -> None:
+        def run(study: str, *, cut_at: tuple[int, ...]) -> list[dict[str, Any]]:
+            """Propose eight trials; where it is cut, after a report, go on in a new searcher."""
+            search, made = open_search(tmp_path, study=study), []
+            for number in range(8):
+                name = str(number)
+                made.append(search.suggest(name))
+                search.on_trial_result(name, report(25, 0.05 * number))
+                if number in cut_at:
+                    search = open_search(tmp_path, study=study)
+                    name = f"{number} again"
+                    assert search.suggest(name) == made[-1]
+                    search.on_trial_result(name, report(25, 0.05 * number))
+                search.on_trial_complete(name, report(100 if number % 2 else 50, 0.1 * number))
+            return made
+
+        assert run("cut", cut_at=(0, 3, 5, 6)) == run("whole", cut_at=())
+        cut, whole = (open_search(tmp_path, study=study).study.trials for study in ("cut", "whole"))
+        for one, other in zip(cut, whole, strict=True):
+            assert (one.params, one.state, one.values) == (other.params, other.state, other.values)
+            assert one.intermediate_values == other.intermediate_values
+
+    def test_a_proposal_that_was_cut_off_in_the_middle_is_completed_as_it_would_have_been(self, tmp_path: Path) -> None:
+        proposals = []
+        for study, drawn in (("whole", 99), ("cut", 3)):
+            search = open_search(tmp_path, study=study)
+            for number in range(4):
+                search.suggest(str(number))
+                search.on_trial_complete(str(number), report(100, 0.1 * number))
+            trial, left = search.study.ask(), drawn
+
+            class Dying:
+                def __getattr__(self, name: str, trial: optuna.Trial = trial) -> Any:
+                    nonlocal left
+                    left -= 1
+                    return getattr(trial, name) if left >= 0 else (_ for _ in ()).throw(InterruptedError)
+
+            with contextlib.suppress(InterruptedError):
+                SPACE.draw(Dying())
+            assert len(search.study.trials[4].params) == min(drawn, len(SPACE.searched))
+            proposals.append(open_search(tmp_path, study=study).suggest("again"))
+        assert proposals[0] == proposals[1]
+
+    def test_what_is_not_to_go_on_is_ended(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
         search.suggest("a")
-        search.save(str(tmp_path / "state.pkl"))
-        search.restore(str(tmp_path / "state.pkl"))
-        assert search.suggest("b")["trial_number"] == 1
+        search.on_trial_result("a", report(25, 0.5))
+        search.end_unfinished("the time budget")
+        (record,) = read_trials(search.study, SPACE)
+        assert (record.status, record.reason) == ("pruned", "stopped by the time budget at iteration 25")
 
 
 class TestStudyOfVariants:
@@ -94,7 +160,7 @@ class TestStudyOfVariants:
         assert proposals == [
             {**study.resolve(point), "trial_number": number} for number, point in enumerate(study.points())
         ]
-        records = read_trials(search.study, study, {})
+        records = read_trials(search.study, study)
         assert [(record.settings["variant"], record.settings["repeat"]) for record in records] == [
             (point["variant"], point["repeat"]) for point in study.points()
         ]
@@ -108,40 +174,31 @@ class TestRanking:
             search.suggest(str(number))
             search.on_trial_result(str(number), report(iteration, accuracy))
             search.on_trial_complete(str(number), None if error else report(iteration, accuracy), error=error)
-        records = read_trials(search.study, SPACE, {1: "stopped", 3: "boom"})
+            if error:
+                search.fail(str(number), "boom")
+        records = read_trials(search.study, SPACE)
         assert [record.number for record in ranked(records)] == [2, 0, 1, 3]
         assert [record.status for record in records] == ["finished", "pruned", "finished", "failed"]
-        assert [record.reason for record in records] == ["", "stopped", "", "boom"]
+        assert [record.reason for record in records] == ["", "stopped by ASHA at iteration 50", "", "boom"]
         best = best_trial(records)
         assert best is not None and best.number == 2 and best.last == 0.7
 
     def test_there_is_no_best_where_all_failed(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
         search.suggest("a")
-        search.on_trial_complete("a", error=True)
-        assert best_trial(read_trials(search.study, SPACE, {})) is None
+        search.fail("a", "boom")
+        assert best_trial(read_trials(search.study, SPACE)) is None
 
 
 class TestASHA:
     @pytest.fixture
     def decide(self) -> Any:
-        scheduler = ReferenceSafeASHA(FIXED)
-        trials: dict[int, Any] = {}
-
-        def decide(number: int, iteration: int, accuracy: float) -> str:
-            if number not in trials:
-                trials[number] = SimpleNamespace(trial_id=str(number), config={"trial_number": number})
-                scheduler.on_trial_add(None, trials[number])
-            return scheduler.on_trial_result(None, trials[number], report(iteration, accuracy))
-
-        decide.scheduler = scheduler
-        return decide
+        return deciding(ReferenceSafeASHA(FIXED, []))
 
     def test_stops_the_worse_half_at_a_rung(self, decide: Any) -> None:
         assert decide(1, 50, 0.8) == TrialScheduler.CONTINUE
         assert decide(2, 50, 0.9) == TrialScheduler.CONTINUE
         assert decide(3, 50, 0.1) == TrialScheduler.STOP
-        assert decide.scheduler.stopped == {3}
 
     def test_stops_nobody_before_the_first_rung(self, decide: Any) -> None:
         decide(1, 25, 0.9)
@@ -150,6 +207,91 @@ class TestASHA:
     def test_never_stops_the_reference_but_counts_it(self, decide: Any) -> None:
         decide(1, 50, 0.9)
         assert decide(REFERENCE_TRIAL, 50, 0.1) == TrialScheduler.CONTINUE
-        assert decide.scheduler.stopped == set()
         # With 0.1 recorded the median of (0.9, 0.1, 0.6) is 0.6: trial 2 goes on.
         assert decide(2, 50, 0.6) == TrialScheduler.CONTINUE
+
+    @given(
+        accuracies=st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=2, max_size=9),
+        cut=st.integers(0, 35),
+    )
+    @settings(max_examples=25, deadline=None)
+    def test_rungs_outlive_the_process(self, accuracies: list[list[int]], cut: int) -> None:
+        def decisions(cut: int | None) -> list[str]:
+            """Run trials one after the other; where it is cut, after so many reports, go on with a new scheduler."""
+            study = optuna.create_study(direction="maximize")
+            decide, made = deciding(ReferenceSafeASHA(FIXED, [])), []
+            for number, values in enumerate(accuracies):
+                trial = study.ask()
+                for iteration, value in zip((25, 50, 75, 100), values, strict=True):
+                    if len(made) == cut:
+                        decide = deciding(ReferenceSafeASHA(FIXED, study.get_trials(deepcopy=False)))
+                    made.append(decide(number, iteration, value / 10))
+                    trial.report(value / 10, iteration)
+                    if made[-1] == TrialScheduler.STOP:
+                        break
+                decide.complete(number, iteration, value / 10)
+                study.tell(trial, state=TrialState.PRUNED)
+            return made
+
+        assert decisions(cut) == decisions(None)
+
+    def test_the_last_words_of_settings_that_failed_are_no_rung(self, decide: Any) -> None:
+        decide(1, 50, 0.5)
+        decide(2, 25, 0.5)
+        trial = decide.trials[2]
+        decide.scheduler.on_trial_complete(None, trial, {**failing("diverged"), "iteration": 100})
+        assert decide(3, 50, 0.5) == TrialScheduler.CONTINUE
+        assert "nan" not in decide.scheduler.debug_string()
+
+
+def deciding(scheduler: ReferenceSafeASHA) -> Any:
+    """Return a function that asks the scheduler about a trial's report, as Tune does."""
+    trials: dict[int, Any] = {}
+
+    def trial_of(number: int) -> Any:
+        if number not in trials:
+            trials[number] = SimpleNamespace(trial_id=str(number), config={"trial_number": number})
+            scheduler.on_trial_add(None, trials[number])
+        return trials[number]
+
+    def decide(number: int, iteration: int, accuracy: float) -> str:
+        return scheduler.on_trial_result(None, trial_of(number), report(iteration, accuracy))
+
+    decide.scheduler, decide.trials = scheduler, trials
+    decide.complete = lambda number, iteration, accuracy: scheduler.on_trial_complete(
+        None, trial_of(number), report(iteration, accuracy)
+    )
+    return decide
+
+
+class TestGivingUp:
+    def test_after_the_third_failure_alike_if_nothing_else_ever_happened(self) -> None:
+        watch = SearchWatch([])
+        for alpha in (1e30, 2.5, 7e-3):
+            assert not watch.stop_all()
+            watch("t", failing(f"diverged: no finite update in iterations 0 to 24 (α = {alpha:.3g}); lower it"))
+        assert watch.stop_all() and watch.hopeless is not None
+        assert "all of the first 3 trials failed alike: diverged" in watch.hopeless and watch.halted is None
+
+    def test_not_where_failures_differ_or_a_trial_came_to_a_rung(self) -> None:
+        differing, hopeful = SearchWatch([]), SearchWatch([])
+        hopeful("t", report(25, 0.1))
+        for reason in ("diverged", "diverged", "out of memory", "diverged"):
+            differing("t", failing(reason))
+            hopeful("t", failing("diverged"))
+        assert not differing.stop_all() and not hopeful.stop_all()
+
+    def test_counts_what_was_before(self, tmp_path: Path) -> None:
+        search = open_search(tmp_path)
+        for name in ("a", "b"):
+            search.suggest(name)
+            search.on_trial_complete(name, failing("diverged"))
+        watch = SearchWatch(search.study.get_trials())
+        assert not watch.stop_all()
+        watch.note_failure("diverged")
+        assert watch.stop_all()
+
+    def test_at_once_where_a_disk_is_full(self) -> None:
+        watch = SearchWatch([])
+        watch("t", {**failing(""), "halted": "no room"})
+        assert watch.stop_all() and watch.halted == "no room" and watch.hopeless is None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from references import module_of, relative_error, vector_of
 
-from trainables.actor import ExpertActor, ExpertWork
+from trainables.actor import WRITING_SHARE, ExpertActor, ExpertWork, WritingPace
 from trainables.augmentation import Augmentation
 from trainables.config import ExpertRecipe
 from trainables.datasets import ImageDataset
@@ -504,9 +504,51 @@ class TestActor:
         assert_stored(work(3, **options), subject, 0, 3)
 
     def test_a_momentum_buffer_is_stored_where_there_is_momentum(self, work):
-        for momentum, stored in ((0.0, False), (0.5, True)):
-            train_group(work(1, expert_momentum=momentum), [0])
-            assert (store_of(work(1)).load(0).velocity is not None) == stored
+        for expert, momentum in enumerate((0.0, 0.5)):
+            train_group(work(1, expert_momentum=momentum), [expert])
+            assert (store_of(work(1)).load(expert).velocity is not None) == (momentum > 0)
+
+    def test_a_lost_one_leaves_a_file_from_which_another_comes_to_the_same_bits(self, trainer, work):
+        options = {"expert_momentum": 0.9}
+        lost, store = ExpertActor(work(4, **options), 0.0), store_of(work(4))
+        lost.begin([2], [])
+        assert lost.train_epoch().finished == {}
+        store.recover([2])
+        assert store.read()[2].rows == 2  # the first epoch is written at once
+        assert train_group(work(4, **options), [2], extend=True)[0].epochs == {2: 1}
+        assert_stored(work(4, **options), trainer(augmentation=("crop", "flip"), **options), 2, 4)
+
+    def test_a_file_that_holds_as_much_is_never_written_over(self, trainer, work):
+        options = {"expert_momentum": 0.9}
+        subject, store = trainer(augmentation=("crop", "flip"), **options), store_of(work(2, **options))
+        states = trained(subject, 0, 2)
+        store.record({0: store.write(0, [s.theta for s in states], [s.loss for s in states[1:]])})  # no buffer
+        before = store.path(0).read_bytes()
+        actor = ExpertActor(work(3, **options), 0.0)
+        assert actor.begin([0], [0]).epochs == {0: 0}
+        for _ in range(2):
+            actor.train_epoch()
+            assert store.path(0).read_bytes() == before
+        assert store.corrupt([0]) == {}
+        (entry,) = actor.train_epoch().finished.values()
+        store.record({0: entry})
+        assert_stored(work(3, **options), subject, 0, 3)
+
+    def test_one_that_was_taken_for_dead_leaves_what_another_has_finished(self, trainer, work):
+        late = ExpertActor(work(2), 0.0)
+        late.begin([0], [])
+        train_group(work(2), [0])
+        before = store_of(work(2)).path(0).read_bytes()
+        late.train_epoch()
+        assert late.train_epoch().finished == {0: store_of(work(2)).read()[0]}
+        assert store_of(work(2)).path(0).read_bytes() == before
+
+    def test_a_damaged_file_is_written_over(self, trainer, work):
+        store = store_of(work(2))
+        store.folder.mkdir()
+        store.path(0).write_bytes(b"ARROW1 and no more")
+        train_group(work(2), [0])
+        assert_stored(work(2), trainer(augmentation=("crop", "flip")), 0, 2)
 
     def test_a_group_of_unequal_experts_ends_with_all_at_the_horizon(self, trainer, work):
         train_group(work(1), [0])
@@ -540,6 +582,26 @@ class TestActor:
         said = train_group(work(3, expert_lr=1e30), [0, 1])
         assert sorted(said[-1].diverged) == [0, 1]
         assert not said[-1].under_way
+
+
+class TestWritingPace:
+    """Writing takes at most its share of the time, whatever it costs."""
+
+    @pytest.mark.parametrize("cost", [0.0, 0.3, 7.0])
+    def test_once_at_first_and_then_as_seldom_as_it_costs(self, cost):
+        now, written, epochs, epoch_s = 100.0, 0, 1000, 1.0
+        pace = WritingPace(lambda: now)
+        trained = 0.0
+        for epoch in range(epochs):
+            now += epoch_s
+            trained += epoch_s
+            if pace.due():
+                assert written or epoch == 0
+                with pace.measured():
+                    now += cost
+                written += 1
+        assert written * cost <= WRITING_SHARE * trained + cost
+        assert written >= (epochs if cost == 0 else WRITING_SHARE * trained / (cost + WRITING_SHARE * epoch_s))
 
 
 def test_experts_learn_the_digits(trainer):

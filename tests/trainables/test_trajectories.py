@@ -359,3 +359,44 @@ class TestRecovery:
         filled.recover([0])
         assert filled.read() == before
         assert list(filled.corrupt([0])) == [0]
+
+    def test_what_killed_writers_left_aside_is_removed_and_nothing_else(self, filled):
+        others = filled.folder / ".expert-0001.arrow.ab.partial"
+        for aside in (
+            filled.folder / ".expert-0000.arrow.cd.partial",
+            others,
+            filled.folder / ".manifest.json.e.partial",
+        ):
+            aside.write_text("half")
+        filled.recover([0])
+        left = ["expert-0000.arrow", "expert-0001.arrow", "manifest.json"]
+        assert sorted(entry.name for entry in filled.folder.iterdir()) == [others.name, *left]
+
+    def test_a_file_that_grew_since_it_was_listed_is_loaded_with_its_own_losses_and_buffer(self, store):
+        for epochs in (2, 4):
+            velocity = torch.full((NETWORK.parameters,), float(epochs))
+            entry = store.write(0, random_snapshots(epochs + 1), [0.5 / epochs] * epochs, velocity)
+            if epochs == 2:
+                store.record({0: entry})
+        stored = store.load(0)
+        assert (len(stored.snapshots), stored.losses) == (5, [0.125] * 4)
+        assert torch.equal(stored.velocity, velocity)
+        assert len(store.open([0], 2)) == 1
+
+    def test_forgotten_experts_are_short_again_and_the_others_stay(self, filled):
+        filled.forget([1, 7])
+        assert filled.short([0, 1], 4) == [1]
+        filled.recover([0, 1])
+        assert sorted(filled.read()) == [0]
+        assert not filled.path(1).exists()
+
+
+@pytest.mark.parametrize("epochs", [1, 20, 200])
+@pytest.mark.parametrize("width", [2, 64])
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_file_takes_nearly_what_it_may_take_at_most(tmp_path, epochs, width, moving):
+    network = ConvNet(channels=3, image_size=8, classes=10, depth=1, width=width)
+    rows = [torch.rand(network.parameters) for _ in range(epochs + 1)]
+    store = TrajectoryStore(tmp_path, IDENTITY, network)
+    written = store.write(0, rows, [1 / 3] * epochs, rows[0] if moving else None)
+    assert written.bytes <= store.most_bytes(epochs) <= 2 * written.bytes + 8192

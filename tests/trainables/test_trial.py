@@ -1,15 +1,19 @@
 """The face that Ray Tune sees, without a cluster: what a rung reports, what repeats share, what a checkpoint holds."""
 
 import dataclasses
-import json
+import errno
+import itertools
+import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainables.augmentation import Augmentation
+from trainables.checkpoints import checkpoint_place, read_checkpoint
 from trainables.config import DistillationConfig, Protocol
 from trainables.distillation import Distiller
-from trainables.errors import ConfigError
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep
 from trainables.labels import default_order_labels, label_inconsistency, soft_labels
@@ -17,7 +21,7 @@ from trainables.matching import Matcher
 from trainables.memory import GRAPH_FACTOR, bytes_per_image
 from trainables.seeding import seed_of
 from trainables.trajectories import TrajectoryStore
-from trainables.trial import DistillationTrial, DivergedTrial, TrialWork, read_state
+from trainables.trial import DistillationTrial, TrialWork
 
 SETTINGS = dataclasses.asdict(
     DistillationConfig(
@@ -52,6 +56,7 @@ def work(digits_path, small_network, snapshots, tmp_path_factory):
         identity=store.identity,
         network=small_network,
         augmentation=Augmentation(families=("crop",)),
+        checkpoints="",
         experts=3,
         epochs=EPOCHS,
         protocol=Protocol(epochs=4, drop_after_epochs=2, learning_rate=0.05),
@@ -66,17 +71,18 @@ def work(digits_path, small_network, snapshots, tmp_path_factory):
 
 
 @pytest.fixture
-def trial(work, tmp_path_factory):
-    """A trial as Tune makes it, less the object store that brings `work` to it."""
+def trial(work, tmp_path, tmp_path_factory):
+    """A trial as Tune makes it, less the object store that brings `work` to it; its checkpoints are in `tmp_path`."""
 
     class Bound(DistillationTrial):
         def _setup_logdir(self):  # Tune's own makes a folder in the home directory
             self._logdir = str(tmp_path_factory.mktemp("logs"))
 
         def setup(self, config):
-            super().setup(config, work)
+            super().setup(config, dataclasses.replace(work, checkpoints=str(tmp_path)))
 
-    return lambda **changed: Bound({**SETTINGS, **changed})
+    numbers = itertools.count()
+    return lambda **changed: Bound({**SETTINGS, "trial_number": next(numbers), **changed})
 
 
 @pytest.fixture
@@ -102,19 +108,17 @@ def assert_same(state, expected):
         assert torch.equal(torch.as_tensor(state[name]), torch.as_tensor(value)), name
 
 
-def state_of(trial, folder):
-    folder.mkdir()
-    trial.save_checkpoint(str(folder))
-    return read_state(folder)
+def state_of(trial):
+    return trial._distiller.state_dict()
 
 
-def test_a_small_memory_budget_changes_the_rounding_alone(trial, work, tmp_path):
+def test_a_small_memory_budget_changes_the_rounding_alone(trial, work):
     plenty = trial()
     object.__setattr__(work, "memory_budget_bytes", 3.5 * GRAPH_FACTOR * bytes_per_image(work.network))
     tight = trial()
     object.__setattr__(work, "memory_budget_bytes", None)
     assert [each.step()["micro_batch_images"] for each in (plenty, tight)] == [10, 3]
-    one, other = (state_of(each, tmp_path / name)["images"] for each, name in ((plenty, "plenty"), (tight, "tight")))
+    one, other = (state_of(each)["images"] for each in (plenty, tight))
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
@@ -128,13 +132,18 @@ MODES = {
 }
 
 
+def same_result(one, other):
+    clocks = {"seconds_per_iteration": 0, "trial_seconds": 0}
+    return {**one, **clocks} == {**other, **clocks}
+
+
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
 class TestRung:
-    def test_is_the_distillation_of_its_settings(self, trial, alone, options, tmp_path):
+    def test_is_the_distillation_of_its_settings(self, trial, alone, options):
         running, distiller = trial(**options), alone(**options)
         done = [distiller.step() for _ in range(2)]
         result = running.step()
-        assert_same(state_of(running, tmp_path / "checkpoint"), distiller.state_dict())
+        assert_same(state_of(running), distiller.state_dict())
         assert result["matching_loss"] == pytest.approx(sum(each.loss for each in done) / 2, rel=1e-12)
         assert (result["alpha"], result["image_displacement"]) == (distiller.alpha, distiller.displacement)
         assert (result["iteration"], result["upper_bound_epochs"], result["done"]) == (2, 2, False)
@@ -146,34 +155,45 @@ class TestRung:
             assert "label_inconsistency" not in result
         assert running.step()["done"]
 
-    def test_goes_on_from_its_checkpoint_bit_for_bit(self, trial, options, tmp_path):
-        first = trial(**options)
+    def test_goes_on_from_its_checkpoint_bit_for_bit(self, trial, options):
+        first, undisturbed = trial(**options), trial(**options)
+        reported = first.step()
+        resumed = trial(**options, trial_number=0)
+        assert resumed.step() == reported  # again: nobody knows whether it arrived
+        assert same_result(resumed.step(), [undisturbed.step() for _ in range(2)][1])
+        assert_same(state_of(resumed), state_of(undisturbed))
+
+    def test_goes_on_from_within_a_rung_bit_for_bit(self, trial, options, monkeypatch):
+        first, undisturbed = trial(**options), trial(**options)
         first.step()
-        first.save_checkpoint(str(tmp_path))
-        resumed = trial(**options)
-        resumed.load_checkpoint(str(tmp_path))
-        results = [{**each.step(), "seconds_per_iteration": 0} for each in (first, resumed)]
-        assert results[0] == results[1]
-        assert_same(state_of(resumed, tmp_path / "b"), state_of(first, tmp_path / "a"))
+        monkeypatch.setattr("trainables.trial.CHECKPOINT_SHARE", 1e9)
+        with pytest.MonkeyPatch.context() as patch:  # a process that dies as soon as it comes to validate
+            patch.setattr(first, "_validate", lambda: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                first.step()
+        resumed = trial(**options, trial_number=0)
+        assert resumed._distiller.iteration == 4
+        assert same_result(resumed.step(), [undisturbed.step() for _ in range(2)][1])
+        assert_same(state_of(resumed), state_of(undisturbed))
 
 
 class TestRepeats:
-    def test_start_and_draw_by_a_seed_of_their_own(self, trial, alone, tmp_path):
+    def test_start_and_draw_by_a_seed_of_their_own(self, trial, alone):
         running = trial(repeat=2)
         running.step()
         distiller = alone(seed=seed_of(SEED, "repeat", 2))
         for _ in range(2):
             distiller.step()
-        assert_same(state_of(running, tmp_path / "repeat"), distiller.state_dict())
+        assert_same(state_of(running), distiller.state_dict())
 
-    def test_in_one_process_do_not_share_initial_images(self, trial, tmp_path):
+    def test_in_one_process_do_not_share_initial_images(self, trial):
         running, states = trial(repeat=0), []
         for number, repeat in enumerate([0, 1, 0]):
-            assert running.reset_config({**SETTINGS, "repeat": repeat})
-            states.append(state_of(running, tmp_path / str(number)))
+            assert running.reset_config({**SETTINGS, "repeat": repeat, "trial_number": number})
+            states.append(state_of(running))
         assert not torch.equal(states[0]["images"], states[1]["images"])
         assert_same(states[2], states[0])
-        assert_same(state_of(trial(), tmp_path / "search"), states[0])
+        assert_same(state_of(trial()), states[0])
 
 
 class TestReports:
@@ -190,11 +210,12 @@ class TestReports:
         result = trial(max_matching_loss=1e-6).step()
         assert (result["skip_rate"], result["not_finite_rate"]) == (1, 0)
 
-    def test_a_rung_without_a_finite_update_ends_the_trial(self, trial):
-        with pytest.raises(
-            DivergedTrial, match=r"no finite update in iterations 0 to 1 \(α = 1e\+30\); lower alpha_init"
-        ):
-            trial(alpha_init=1e30).step()
+    def test_a_rung_without_a_finite_update_ends_the_trial_with_the_reason(self, trial):
+        result = trial(alpha_init=1e30).step()
+        assert result["failed"] == (
+            "diverged: no finite update in iterations 0 to 1 (α = 1e+30); lower alpha_init or lr_pixel"
+        )
+        assert result["done"] and math.isnan(result["validation_accuracy"])
 
     def test_the_average_is_what_is_validated(self, trial, alone):
         # Decay so close to 1 that the average stays the initial images, to which lr_pixel would put an end.
@@ -204,17 +225,64 @@ class TestReports:
         assert accuracies[0] == accuracies[2] != accuracies[1]
 
 
-def test_a_state_is_tensors_and_json_with_these_names(trial, tmp_path):
+def test_a_checkpoint_is_tensors_and_json_with_these_names(trial, tmp_path):
     running = trial(**SOFT, ema_decay=0.5)
-    running.step()
-    running.save_checkpoint(str(tmp_path))
-    numbers = json.loads((tmp_path / "distiller.json").read_text())
-    assert numbers.keys() == {"alpha", "alpha_velocity", "iteration", "skipped", "not_finite", "floored"}
-    assert read_state(tmp_path).keys() - numbers == {
-        *("images", "image_velocity", "labels", "label_velocity", "ema"),
-    }
+    result = running.step()
+    state = read_checkpoint(checkpoint_place(str(tmp_path), 0))
+    tensors = {name for name, value in state.items() if isinstance(value, torch.Tensor)}
+    assert tensors == {"images", "image_velocity", "labels", "label_velocity", "ema"}
+    assert state.keys() - tensors == {
+        "alpha", "alpha_velocity", "iteration", "skipped", "not_finite", "floored",
+        "trial_seconds", "rung", "unconfirmed", "micro_batch",
+    }  # fmt: skip
+    assert state["unconfirmed"] == result
 
 
-def test_tf32_needs_a_gpu(trial):
-    with pytest.raises(ConfigError, match="tf32 needs a GPU"):
-        trial(precision="tf32")
+class TestFaults:
+    def test_settings_that_cannot_begin_end_the_trial_with_the_reason(self, trial):
+        result = trial(precision="tf32").step()
+        assert "tf32 needs a GPU" in result["failed"] and result["done"] and result["iteration"] == 0
+
+    def test_without_gpu_memory_half_the_images_are_taken_at_a_time_once(self, trial):
+        whole, halved, hopeless = trial(), trial(), trial()
+        whole.step()
+        fail_with_memory(halved, above=5)
+        result = halved.step()
+        assert result["micro_batch_images"] == 5
+        torch.testing.assert_close(state_of(halved)["images"], state_of(whole)["images"], rtol=1e-3, atol=1e-4)
+        resumed = trial(trial_number=1)  # which does not have to find out again
+        assert resumed._distiller.matcher.step.micro_batch == 5
+        fail_with_memory(hopeless, above=4)
+        assert "out of GPU memory with 5 images at a time" in hopeless.step()["failed"]
+
+    def test_a_full_disk_halts_the_trial_and_spares_the_old_checkpoint(self, trial, tmp_path, monkeypatch):
+        running = trial()
+        running.step()
+        place = checkpoint_place(str(tmp_path), 0)
+        before = Path(place).read_bytes()
+        monkeypatch.setattr("trainables.trial.write_checkpoint", no_room)
+        result = running.step()
+        assert f"no room for the checkpoint {place}" in result["halted"] and result["done"]
+        assert Path(place).read_bytes() == before
+
+
+def no_room(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_with_memory(trial, *, above):
+    """Let the trial's gradients run out of memory where they take more than so many images at a time."""
+    distiller, make = trial._distiller, trial._matcher
+
+    class Scarce(Matcher):
+        def __call__(self, **work):
+            if (self.step.micro_batch or math.inf) > above:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(**work)
+
+    def scarce(settings, micro_batch):
+        matcher = make(settings, micro_batch)
+        return Scarce(matcher.step, matcher.augmentation, method=settings.gradient)
+
+    trial._matcher = scarce
+    distiller.matcher = scarce(distiller.config, distiller.matcher.step.micro_batch)

@@ -1,0 +1,70 @@
+"""How far a sweep has come, besides its experts and its study: what a driver must know that goes on with it."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from trainables.evaluation import Metrics
+from trainables.files import write_atomically
+
+__all__ = ["Progress"]
+
+FORMAT_VERSION = 1
+
+
+class Progress:
+    """A sweep's progress.json: whether it compiles, the finals that are measured, and the seconds its stages took."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there.
+
+        Raises:
+            UserError: It is of another version.
+        """
+        self._path = folder / "progress.json"
+        self.compilation: tuple[bool, str] | None = None
+        """Whether the trials compile their inner steps, and why; None: not decided yet."""
+        self.finals: dict[tuple[str, int], Metrics] = {}
+        """What was measured on the test split, by set and network."""
+        self._seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+        if self._path.exists():
+            self._load(json.loads(self._path.read_text()))
+
+    def _load(self, record: dict[str, Any]) -> None:
+        if (version := record["version"]) != FORMAT_VERSION:
+            raise UserError(
+                f"{self._path} has format version {version}, this program reads {FORMAT_VERSION}; start anew"
+            )
+        self.compilation = tuple(record["compilation"]) if record["compilation"] else None
+        self.finals = {(each["set"], each["network"]): Metrics(**each["metrics"]) for each in record["finals"]}
+        self._seconds = record["seconds"]
+
+    def save(self) -> None:
+        """Write it, so that nothing of it is lost from here on."""
+        record = {
+            "version": FORMAT_VERSION,
+            "compilation": self.compilation,
+            "finals": [
+                {"set": name, "network": network, "metrics": asdict(metrics)}
+                for (name, network), metrics in sorted(self.finals.items())
+            ],
+            "seconds": self._seconds,
+        }
+        text = json.dumps(record, indent=1)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, lambda aside: aside.write_text(text))
+
+    def spend(self, stage: str) -> None:
+        """Count the time since the last call, or since the start, as a stage's, and save."""
+        now = time.monotonic()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._since
+        self._since = now
+        self.save()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each stage and their total, of all drivers; what one had not saved is lost with it."""
+        return {**self._seconds, "total": sum(self._seconds.values())}

@@ -1,0 +1,195 @@
+"""The expert stage as a command: its process is killed, a node of its cluster goes, its disk is full."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from ray.cluster_utils import Cluster
+from rich.console import Console
+
+from orchestrator.cli import load_space
+from orchestrator.cluster import Resources
+from orchestrator.errors import ClusterError
+from orchestrator.experts import ensure_experts
+from orchestrator.inputs import prepare_inputs
+from orchestrator.settings import SweepSettings, Workdir
+from tests.orchestrator.conftest import ROOT, assert_refused, run
+from trainables.files import is_disk_full, write_atomically
+
+# Longer than the space needs, so that there is a middle to disturb.
+OVERRIDES = ("horizon_epochs=80", "expert_momentum=0.9")
+COMMAND = ("--space", "digits", *(word for override in OVERRIDES for word in ("--set", override)))
+
+
+def snapshots(workdir: Path) -> dict[str, int]:
+    """Snapshots of each expert file in a workdir."""
+    return {
+        path.name: pa.ipc.open_file(pa.memory_map(str(path))).num_record_batches
+        for path in workdir.glob("experts/*/expert-*.arrow")
+    }
+
+
+def manifest(workdir: Path) -> dict[str, Any]:
+    (path,) = workdir.glob("experts/*/manifest.json")
+    return json.loads(path.read_text())
+
+
+def assert_same_bits(found: Path, undisturbed: Path, experts: int) -> None:
+    """The files are equal to the last bit: snapshots, losses, momentum buffers, and their checksums."""
+    listed = manifest(undisturbed)["experts"]
+    assert manifest(found)["experts"] == {str(expert): listed[str(expert)] for expert in range(experts)}
+    for expert in range(experts):
+        (one,), (other,) = (folder.glob(f"experts/*/expert-000{expert}.arrow") for folder in (found, undisturbed))
+        assert one.read_bytes() == other.read_bytes()
+    assert list(found.glob("experts/*/.*.partial")) == []
+
+
+def went_on_from(said: str) -> int:
+    """Epochs that the command says it need not train."""
+    found = re.search(r"^Going on from (\d+) of \d+ epochs on disk$", said, flags=re.MULTILINE)
+    assert found, said
+    return int(found[1])
+
+
+@contextmanager
+def training(workdir: Path, experts: int, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process that is killed if it is still there at the end."""
+    command = [sys.executable, "-m", "orchestrator.experts", *COMMAND, "--experts", experts, "--workdir", workdir]
+    process = subprocess.Popen(
+        list(map(str, [*command, *arguments])), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    while not reached():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = run("orchestrator.experts", *COMMAND, "--experts", 3, "--workdir", workdir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workdir
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_where_it_was_killed(undisturbed: Path, tmp_path: Path) -> None:
+    with training(tmp_path, 2) as process:
+        wait_until(process, lambda: len(found := snapshots(tmp_path)) == 2 and min(found.values()) > 10)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    killed = snapshots(tmp_path)
+    assert list(tmp_path.glob("experts/*/manifest.json")) == []  # no expert was finished, and none was listed
+    assert max(killed.values()) <= 80
+    done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert went_on_from(done.stdout) >= sum(rows - 1 for rows in killed.values())  # its actors outlive it a little
+    assert_same_bits(tmp_path, undisturbed, 2)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster of one CPU; nodes may be added to it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_is_done_without(undisturbed: Path, cluster: Cluster, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    with training(tmp_path, 3, "--address", cluster.address) as process:
+        wait_until(process, lambda: len(found := snapshots(tmp_path)) == 2 and min(found.values()) > 10)
+        cluster.remove_node(node, allow_graceful=False)
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert said.count("; another goes on: expert ") == 1, said
+    assert "3 trained, 0 reused" in said
+    assert_same_bits(tmp_path, undisturbed, 3)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_harms_no_file(undisturbed: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "experts"
+    with small_disk(disk, "4m"):
+        done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
+        assert_refused(
+            done, f"the disk of {disk}", "is full", "MB more are needed there for expert", "run the same command again",
+            code=3,
+        )  # fmt: skip
+        before = snapshots(tmp_path)  # every file can be read
+        assert before and 1 < max(before.values()) < 81
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert went_on_from(done.stdout) == sum(rows - 1 for rows in before.values())
+        assert_same_bits(tmp_path, undisturbed, 2)
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k"):
+        path = tmp_path / "disk" / "file"
+        path.write_bytes(b"old")
+        with pytest.raises(OSError) as caught:
+            write_atomically(path, lambda aside: aside.write_bytes(bytes(10**5)))
+        assert is_disk_full(caught.value) and caught.value.filename == str(path)
+        assert path.read_bytes() == b"old"
+        assert list(path.parent.iterdir()) == [path]
+    assert not is_disk_full(FileNotFoundError()) and not is_disk_full(None)
+
+
+def test_a_disk_without_room_for_the_manifest_is_told(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "experts", "8m"):
+        space = load_space("digits", OVERRIDES, expert_count=1)
+        settings = SweepSettings(space=space, name="experts", seed=0, workdir=Workdir(tmp_path))
+        inputs = prepare_inputs(settings, Console(file=io.StringIO()))
+        inputs.store.write(0, [torch.zeros(inputs.network.parameters)] * 81, [0.5] * 80)
+        inputs.store.lock_path.touch()
+        filler = tmp_path / "experts" / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(bytes(4096))
+        resources = Resources(cpus=1, gpus=0, gpus_per_trial=0)
+        with pytest.raises(ClusterError, match=r"is full: 1 MB more are needed there for the manifest .*; free them"):
+            ensure_experts(inputs, resources, Console(file=io.StringIO()))
+        filler.unlink()
+        summary = ensure_experts(inputs, resources, Console(file=io.StringIO()))
+        assert (summary.trained, summary.reused) == (0, 1)

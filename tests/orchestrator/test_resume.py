@@ -1,0 +1,186 @@
+"""Sweeps that are killed at any moment and gone on with: what is left is what an undisturbed sweep leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
+from tests.orchestrator.test_processes import end, start
+from trainables.synthetic import read_synthetic
+
+pytestmark = pytest.mark.slow
+
+CLOCKS = {"seconds_per_iteration", "trial_seconds"}
+
+
+def begin(workdir: Path, name: str, *arguments: object) -> subprocess.Popen[str]:
+    return start(
+        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments
+    )  # fmt: skip
+
+
+def kill_when(sweep: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    """Kill a driver as nothing can be caught, as soon as it has come somewhere."""
+    try:
+        while not reached():
+            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
+            time.sleep(0.02)
+        os.kill(sweep.pid, signal.SIGKILL)
+        sweep.wait()
+    finally:
+        end(sweep)
+
+
+def an_expert_is_under_way(workdir: Path, name: str) -> bool:
+    return any(workdir.glob("experts/*/expert-*.arrow"))
+
+
+def a_trial_ended_and_the_next_has_a_rung(workdir: Path, name: str) -> bool:
+    if not (workdir / "sweeps" / name / "checkpoints" / "trial-001.safetensors").exists():
+        return False
+    trials = study(workdir, name)
+    return trials[0].state.is_finished() and bool(trials[1].intermediate_values)
+
+
+def a_final_is_measured(workdir: Path, name: str) -> bool:
+    path = workdir / "sweeps" / name / "progress.json"
+    return path.exists() and bool(json.loads(path.read_text())["finals"])
+
+
+MOMENTS = {
+    "experts": an_expert_is_under_way,
+    "search": a_trial_ended_and_the_next_has_a_rung,
+    "finals": a_final_is_measured,
+}
+
+
+def study(workdir: Path, name: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{workdir / 'optuna.db'}").trials
+
+
+def resume(workdir: Path, name: str, *arguments: object) -> Sweep:
+    done = run("orchestrator.sweep", "--resume", name, "--workdir", workdir, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Sweep(workdir, name, done.stdout)
+
+
+def rows(sweep: Sweep) -> list[dict[str, Any]]:
+    return pq.read_table(sweep.folder / "trials.parquet").drop_columns(["seconds"]).to_pylist()
+
+
+def tracked(sweep: Sweep) -> dict[str, Any]:
+    """Return what MLflow has of a sweep, less its clocks: by the run's name params, metrics step by step, status."""
+    place = sweep.result["mlflow"]
+    client = MlflowClient(place["tracking_uri"])
+    parents = client.search_runs([place["experiment_id"]], f"tags.`mdatm.sweep` = '{sweep.name}'")
+    assert [parent.info.run_id for parent in parents] == [place["parent_run_id"]]
+    assert parents[0].info.status == "FINISHED"
+    runs = client.search_runs([place["experiment_id"]], f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}'")
+    assert len(runs) == len({child.info.run_name for child in runs})  # none twice
+    return {
+        child.info.run_name: (
+            child.info.status,
+            child.data.params,
+            {
+                metric: [(each.step, each.value) for each in client.get_metric_history(child.info.run_id, metric)]
+                for metric in child.data.metrics.keys() - CLOCKS
+            },
+            sorted(file.path for file in client.list_artifacts(child.info.run_id, "images")),
+        )
+        for child in runs
+    }
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_sweep_killed_and_resumed_is_the_undisturbed_one_bit_for_bit(
+    first: Sweep, moment: str, tmp_path: Path
+) -> None:
+    workdir = tmp_path if moment == "experts" else first.workdir
+    name = f"killed-in-{moment}"
+    kill_when(begin(workdir, name), lambda: MOMENTS[moment](workdir, name))
+    resumed = resume(workdir, name)
+
+    assert rows(resumed) == rows(first)
+    assert tracked(resumed) == tracked(first)
+    for part in ("finals", "trials", "best", "paper"):
+        assert resumed.result[part] == first.result[part]
+    images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (first, resumed)]
+    assert torch.equal(*images)
+
+    again = resume(workdir, name)  # there is nothing left to do
+    assert again.result == resumed.result and "best trial" in again.output
+
+
+def test_two_trials_at_once_lose_and_double_none(first: Sweep) -> None:
+    name, options = "killed-with-two", ("--concurrent", 2, "--trials", 6)
+    for least in (1, 3):
+
+        def further(least: int = least) -> bool:
+            """Say whether so many trials have ended while another runs."""
+            if not has_study(first.workdir, name):
+                return False
+            states = [trial.state for trial in study(first.workdir, name)]
+            return sum(state.is_finished() for state in states) >= least and TrialState.RUNNING in states
+
+        kill_when(begin(first.workdir, name, *options), further)  # the same command goes on with the same name
+    ended_before = {
+        trial.number: trial.datetime_complete for trial in study(first.workdir, name) if trial.state.is_finished()
+    }
+    resumed = resume(first.workdir, name)
+
+    trials = study(first.workdir, name)
+    assert [trial.number for trial in trials] == list(range(6))
+    assert all(trials[number].datetime_complete == when for number, when in ended_before.items())
+    for row, trial in zip(rows(resumed), trials, strict=True):
+        assert row["number"] == trial.number and row["status"] in ("finished", "pruned")
+        assert list(trial.intermediate_values) == list(range(5, row["iterations_done"] + 1, 5))
+    runs = tracked(resumed)
+    assert sorted(runs) == [f"trial-{number:03d}" for number in range(6)]
+    for row in rows(resumed):
+        status, _, metrics, _ = runs[row["id"]]
+        assert status == {"finished": "FINISHED", "pruned": "KILLED"}[row["status"]]
+        for history in metrics.values():
+            assert [step for step, _ in history] == list(range(5, row["iterations_done"] + 1, 5))
+
+
+def has_study(workdir: Path, name: str) -> bool:
+    return name in optuna.get_all_study_names(f"sqlite:///{workdir / 'optuna.db'}")
+
+
+def test_a_sweep_has_one_driver_and_one_task(first: Sweep, tmp_path: Path) -> None:
+    sweep = begin(first.workdir, "held")
+    try:
+        while not (first.workdir / "sweeps" / "held" / "settings.json").exists():
+            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
+            time.sleep(0.05)
+        refused = run("orchestrator.sweep", "--resume", "held", "--workdir", first.workdir)
+        assert_refused(refused, "another process works on the sweep 'held'", "--name")
+    finally:
+        os.kill(sweep.pid, signal.SIGKILL)
+        end(sweep)
+    other = run("orchestrator.sweep", *SMALL, "--seed", 5, "--workdir", first.workdir, "--name", "held")
+    assert_refused(other, "was asked something else (seed differ)", "--resume held")
+
+
+def test_a_resumed_sweep_takes_its_settings_from_where_they_are(first: Sweep, tmp_path: Path) -> None:
+    unknown = run("orchestrator.sweep", "--resume", "never", "--workdir", first.workdir)
+    assert_refused(unknown, "no sweep named 'never'", "there are", "first")
+    extra = run(
+        "orchestrator.sweep", "--resume", "first", "--workdir", first.workdir, "--seed", 3, "--set", "N=3"
+    )  # fmt: skip
+    assert_refused(extra, "leave out --seed, --set")
+    neither = run("orchestrator.sweep", "--workdir", tmp_path)
+    assert_refused(neither, "--space NAME", "--resume SWEEP")

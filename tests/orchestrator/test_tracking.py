@@ -1,0 +1,639 @@
+"""What MLflow has of a sweep, over its embedded store and over real servers that come and go."""
+
+import http.server
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from orchestrator import sender as sender_module
+from orchestrator.errors import ClusterError
+from orchestrator.journal import METRICS, Journal
+from orchestrator.settings import Workdir
+from orchestrator.tracking import SweepRun, TrackingCallback, compare_url, open_sweep_run, reopen_sweep_run
+from orchestrator.trials import TrialRecord
+from tests.orchestrator.conftest import ROOT
+from trainables.checkpoints import checkpoint_place, write_checkpoint
+
+ITERATIONS = 40
+PARAMS = {"ipc": 1, "seed": 0}
+DATASET: Any = SimpleNamespace(class_names=("zero", "one"), displayable=lambda images: images.clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    """One for all: MLflow takes seconds to make its database."""
+    return Workdir(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(sender_module, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(sender_module, "LONGEST_PAUSE_S", 0.2)
+    caplog.set_level(logging.WARNING, logger="orchestrator")
+
+
+def opened(workdir: Workdir, sweep: str, uri: str | None = None) -> SweepRun:
+    return open_sweep_run(uri, workdir, "space", sweep, PARAMS)
+
+
+def callback(run: SweepRun, workdir: Workdir) -> TrackingCallback:
+    return TrackingCallback(run, DATASET, ITERATIONS, str(workdir.root / "checkpoints"))
+
+
+def trial(number: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        trial_id=f"id-{number}", config={"trial_number": number, "lr_pixel": 0.1}, last_result=None, error_file=None
+    )
+
+
+def result(number: int, iteration: int, **more: Any) -> dict[str, Any]:
+    values = {"validation_accuracy": (number + 1) / (iteration + 1), "alpha": 0.01, "unknown": 1.0}
+    return {"iteration": iteration, **values, **more}
+
+
+def report(tracking: TrackingCallback, one: SimpleNamespace, iteration: int, **more: Any) -> None:
+    """Do what Tune does with a trial's result."""
+    one.last_result = result(one.config["trial_number"], iteration, **more)
+    tracking.on_trial_result(0, [], one, one.last_result)
+
+
+def children(client: MlflowClient, run: SweepRun) -> dict[str, Run]:
+    """The trials' runs by name; none twice."""
+    query = f"tags.`mlflow.parentRunId` = '{run.run_id}'"
+    found = client.search_runs([run.experiment_id], query, max_results=1000)
+    by_name = {each.info.run_name: each for each in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def steps(client: MlflowClient, run_id: str, metric: str = "validation_accuracy") -> list[int]:
+    """The steps of a metric in the order of their timestamps, one for every row that MLflow has."""
+    return [row.step for row in sorted(client.get_metric_history(run_id, metric), key=lambda row: row.timestamp)]
+
+
+def parents(client: MlflowClient, run: SweepRun) -> list[Run]:
+    name = client.get_run(run.run_id).data.tags["mdatm.sweep"]
+    return client.search_runs([run.experiment_id], f"tags.`mdatm.sweep` = '{name}'")
+
+
+class TestEmbedded:
+    def test_a_trial_is_a_run_with_params_metrics_pictures_and_status(self, workdir: Workdir) -> None:
+        run = opened(workdir, "whole")
+        tracking, one = callback(run, workdir), trial(0)
+        place = checkpoint_place(str(workdir.root / "checkpoints"), 0)
+        tracking.on_trial_start(0, [], one)
+        for iteration in (10, 20, 40):
+            write_checkpoint(place, {"images": torch.rand(2, 3, 8, 8), "iteration": iteration})
+            report(tracking, one, iteration)
+        tracking.on_trial_complete(0, [], one)
+        assert run.end("FINISHED") == 0
+        client = MlflowClient(workdir.mlflow_uri)
+        parent = client.get_run(run.run_id)
+        assert parent.info.status == "FINISHED" and parent.data.params == {"ipc": "1", "seed": "0"}
+        assert parent.data.tags["mdatm.sweep"] == "whole" and parent.data.tags["mdatm.space"] == "space"
+        child = children(client, run)["trial-000"]
+        assert child.info.status == "FINISHED" and child.data.tags["mdatm.outcome"] == "finished"
+        assert "mdatm.reason" not in child.data.tags
+        assert child.data.params == {"trial_number": "0", "lr_pixel": "0.1"}
+        assert steps(client, child.info.run_id) == steps(client, child.info.run_id, "alpha") == [10, 20, 40]
+        assert child.data.metrics == {"validation_accuracy": 1 / 41, "alpha": 0.01}
+        assert [file.path for file in client.list_artifacts(child.info.run_id, "images")] == [
+            "images/synthetic-000010.png", "images/synthetic-000020.png", "images/synthetic-000040.png",
+        ]  # fmt: skip
+        folder = workdir.sweep("whole") / "journal"
+        assert not list((folder / "pictures").iterdir()), "sent pictures are deleted"
+
+    def test_how_trials_end(self, workdir: Workdir, tmp_path: Path) -> None:
+        run = opened(workdir, "ends")
+        tracking = callback(run, workdir)
+        finished, pruned, hopeless, broken, cut_off = trials = [trial(number) for number in range(5)]
+        for one in trials:
+            tracking.on_trial_start(0, [], one)
+            report(tracking, one, 10)
+        report(tracking, finished, ITERATIONS)
+        tracking.on_trial_complete(0, [], finished)
+        tracking.on_trial_complete(0, [], pruned)
+        report(tracking, hopeless, 20, validation_accuracy=math.nan, alpha=math.nan, failed="diverged: α = nan")
+        tracking.on_trial_complete(0, [], hopeless)
+        broken.error_file = tmp_path / "error.txt"
+        broken.error_file.write_text("Traceback\n  somewhere\nValueError: broken\n")
+        tracking.on_trial_error(0, [], broken)
+        assert run.end("KILLED") == 0
+        client = MlflowClient(workdir.mlflow_uri)
+        runs = children(client, run)
+        ended = {name: (each.info.status, each.data.tags.get("mdatm.outcome")) for name, each in runs.items()}
+        assert ended == {
+            "trial-000": ("FINISHED", "finished"),
+            "trial-001": ("KILLED", "pruned"),
+            "trial-002": ("FAILED", "failed"),
+            "trial-003": ("FAILED", "failed"),
+            "trial-004": ("KILLED", None),
+        }
+        assert runs["trial-002"].data.tags["mdatm.reason"] == "diverged: α = nan"
+        assert steps(client, runs["trial-002"].info.run_id) == [10], "a failed result's NaN is no metric"
+        assert "broken" in runs["trial-003"].data.tags["mdatm.reason"]
+        assert client.get_run(run.run_id).info.status == "KILLED"
+        assert cut_off.last_result["iteration"] == 10
+
+    def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(self, workdir: Workdir) -> None:
+        run, client = opened(workdir, "resumed"), MlflowClient(workdir.mlflow_uri)
+        tracking, done, going = callback(run, workdir), trial(0), trial(1)
+        run.log_losses([2.0, 1.0])
+        for one, last in ((done, ITERATIONS), (going, 20)):
+            tracking.on_trial_start(0, [], one)
+            for iteration in range(10, last + 1, 10):
+                report(tracking, one, iteration)
+        tracking.on_trial_complete(0, [], done)
+        assert run.end("KILLED") == 0
+        assert children(client, run)["trial-001"].info.status == "KILLED"
+
+        again = opened(workdir, "resumed")
+        assert (again.run_id, again.experiment_id) == (run.run_id, run.experiment_id)
+        tracking, going = callback(again, workdir), trial(1)
+        again.log_losses([2.0, 1.0])
+        tracking.on_trial_start(0, [], going)
+        report(tracking, going, 20, alpha=0.5)
+        assert again.flush() == 0
+        assert client.get_run(again.run_id).info.status == "RUNNING"
+        assert {name: each.info.status for name, each in children(client, again).items()} == {
+            "trial-000": "FINISHED", "trial-001": "RUNNING",
+        }  # fmt: skip
+        for iteration in (30, 40):
+            report(tracking, going, iteration)
+        tracking.on_trial_complete(0, [], going)
+        tracking.on_trial_complete(0, [], done)
+        assert again.end("FINISHED") == 0
+        assert len(parents(client, again)) == 1 and client.get_run(again.run_id).info.status == "FINISHED"
+        assert steps(client, again.run_id, "expert_training_loss") == [1, 2]
+        for each in children(client, again).values():
+            assert steps(client, each.info.run_id) == steps(client, each.info.run_id, "alpha") == [10, 20, 30, 40]
+            assert each.info.status == "FINISHED"
+
+    def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(self, workdir: Workdir) -> None:
+        run, client = opened(workdir, "unclosed"), MlflowClient(workdir.mlflow_uri)
+        tracking, trials = callback(run, workdir), [trial(number) for number in range(4)]
+        for one in trials:
+            report(tracking, one, 10)
+        run.end("KILLED")
+        run = opened(workdir, "unclosed")
+        common = {"settings": {}, "rungs": {10: 0.5}, "seconds": 1.0}
+        run.close_trials(
+            TrialRecord(number=number, status=status, reason=reason, **common)
+            for number, status, reason in (
+                (0, "finished", ""), (1, "pruned", "stopped by ASHA"), (2, "failed", "diverged"), (9, "finished", ""),
+            )
+        )  # fmt: skip
+        run.end("FINISHED")
+        ended = children(client, run)
+        assert {name: (each.info.status, each.data.tags.get("mdatm.outcome")) for name, each in ended.items()} == {
+            "trial-000": ("FINISHED", "finished"), "trial-001": ("KILLED", "pruned"),
+            "trial-002": ("FAILED", "failed"), "trial-003": ("KILLED", None),
+        }  # fmt: skip
+        assert {name: each.data.tags.get("mdatm.reason") for name, each in ended.items()} == {
+            "trial-000": None, "trial-001": None, "trial-002": "diverged", "trial-003": None,
+        }  # fmt: skip
+
+    def test_a_trial_that_was_halted_repeats_its_last_rung(self, workdir: Workdir) -> None:
+        run, one = opened(workdir, "halted"), trial(0)
+        tracking = callback(run, workdir)
+        report(tracking, one, 10)
+        report(tracking, one, 20, validation_accuracy=math.nan, halted="no room for the checkpoint")
+        tracking.on_trial_complete(0, [], one)
+        run.end("FAILED")
+        run, client = opened(workdir, "halted"), MlflowClient(workdir.mlflow_uri)
+        report(callback(run, workdir), one, 20)
+        run.end("KILLED")
+        child = children(client, run)["trial-000"]
+        assert steps(client, child.info.run_id) == [10, 20] and "mdatm.outcome" not in child.data.tags
+
+    def test_a_trial_that_failed_and_goes_on_has_no_reason_any_more(self, workdir: Workdir) -> None:
+        run, one = opened(workdir, "mended"), trial(0)
+        tracking = callback(run, workdir)
+        report(tracking, one, 10, failed="out of memory")
+        tracking.on_trial_complete(0, [], one)
+        tracking.on_trial_start(0, [], one)
+        report(tracking, one, ITERATIONS)
+        tracking.on_trial_complete(0, [], one)
+        assert run.end("FINISHED") == 0
+        child = children(MlflowClient(workdir.mlflow_uri), run)["trial-000"]
+        assert child.info.status == "FINISHED" and child.data.tags["mdatm.reason"] == ""
+
+    def test_a_result_is_figures_files_and_the_description(self, workdir: Workdir) -> None:
+        run = opened(workdir, "result")
+        folder = workdir.sweep("result")
+        (folder / "figures").mkdir()
+        for name in ("result.json", "settings.json", "report.md", "trials.parquet", "figures/trials.png"):
+            (folder / name).write_text(f"content of {name}")
+        outcome = {
+            "finals": {"winner": {"accuracy": {"mean": 0.9}, "macro_f1": {"mean": math.nan}}},
+            "best": {"validation_accuracy": 0.8},
+            "trials": {"finished": 3, "pruned": 1, "failed": 0},
+            "seconds": {"search": 12.5},
+            "files": {"challenge": "synthetic.pt", "report": "report.md", "trials": "trials.parquet"},
+        }
+        run.log_result(outcome, folder)
+        assert run.end("FINISHED") == 0
+        client = MlflowClient(workdir.mlflow_uri)
+        ended = client.get_run(run.run_id).info.end_time
+        again = reopen_sweep_run(None, workdir, "result")
+        again.log_result({**outcome, "seconds": {"search": 99.0}}, folder)
+        assert again.journal.waiting == 0
+        assert again.end("FINISHED") == 0
+        assert client.get_run(run.run_id).info.end_time == ended
+        assert reopen_sweep_run(None, workdir, "never-was") is None
+        parent = client.get_run(run.run_id)
+        assert parent.data.metrics == {
+            "winner_accuracy": 0.9, "best_validation_accuracy": 0.8, "trials_finished": 3.0, "trials_pruned": 1.0,
+            "trials_failed": 0.0, "seconds_search": 12.5,
+        }  # fmt: skip
+        assert parent.data.tags["mlflow.note.content"] == "content of report.md"
+        assert {file.path for file in client.list_artifacts(run.run_id)} == {
+            "result.json", "settings.json", "report.md", "trials.parquet", "figures",
+        }  # fmt: skip
+        assert [file.path for file in client.list_artifacts(run.run_id, "figures")] == ["figures/trials.png"]
+        assert (folder / "report.md").exists(), "only pictures are deleted once sent"
+
+    def test_two_sweeps_of_one_name_are_two_runs(self, workdir: Workdir) -> None:
+        run = opened(workdir, "twice")
+        run.end("FINISHED")
+        shutil.rmtree(workdir.sweep("twice"))
+        again = opened(workdir, "twice")
+        again.end("FINISHED")
+        assert again.run_id != run.run_id
+
+    def test_a_parent_made_by_a_driver_that_died_before_it_noted_it_is_found(self, workdir: Workdir) -> None:
+        run = opened(workdir, "died")
+        run.end("KILLED")
+        journal = Journal(workdir.sweep("died") / "journal")
+        with journal._transaction():
+            journal._database.execute("DELETE FROM runs")
+            journal._database.execute("DELETE FROM facts WHERE name != 'id'")
+        journal.close()
+        again = opened(workdir, "died")
+        again.end("FINISHED")
+        assert again.run_id == run.run_id
+
+    def test_a_run_that_is_not_where_it_was_is_said(self, workdir: Workdir, tmp_path: Path) -> None:
+        run = opened(workdir, "moved")
+        run.end("KILLED")
+        elsewhere = f"sqlite:///{tmp_path / 'other.db'}"
+        with pytest.raises(ClusterError, match=f"{run.run_id} was made at {workdir.mlflow_uri} and is not there"):
+            opened(workdir, "moved", elsewhere)
+
+    def test_what_is_no_uri_is_refused_and_leaves_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(ClusterError, match="check --tracking-uri"):
+            opened(Workdir(tmp_path), "nowhere", "http://127.0.0.1:1")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_compare_address_names_the_trials_that_mlflow_has(self, workdir: Workdir) -> None:
+        run = opened(workdir, "compared")
+        tracking = callback(run, workdir)
+        for number in range(2):
+            tracking.on_trial_start(0, [], trial(number))
+        assert run.flush() == 0
+        runs = run.trial_runs()
+        assert runs.keys() == {"trial-000", "trial-001"}
+        assert compare_url(run, list(runs.values())).count("%22%2C%20%22") == 1
+        run.end("KILLED")
+
+    def test_a_checkpoint_that_cannot_be_read_costs_a_picture(
+        self, workdir: Workdir, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run, one = opened(workdir, "unreadable"), trial(7)
+        tracking = callback(run, workdir)
+        place = Path(checkpoint_place(str(workdir.root / "checkpoints"), 7))
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"no checkpoint")
+        report(tracking, one, 10)
+        report(tracking, one, 20)
+        assert run.end("KILLED") == 0
+        assert len(caplog.records) == 1 and "lacks a picture of trial-007" in caplog.records[0].message
+        client = MlflowClient(workdir.mlflow_uri)
+        assert steps(client, children(client, run)["trial-007"].info.run_id) == [10, 20]
+
+    def test_a_refused_entry_blocks_nothing(self, workdir: Workdir, caplog: pytest.LogCaptureFixture) -> None:
+        run, one = opened(workdir, "refused"), trial(0)
+        tracking = callback(run, workdir)
+        report(tracking, one, 10)
+        run.journal.add("trial-000", (METRICS, [["no name? §", 1.0, 1_700_000_000_000, 1]]))
+        run.journal.add("trial-000", ("file", {"path": "gone.txt", "folder": None}))
+        report(tracking, one, 20)
+        tracking.on_trial_complete(0, [], one)
+        assert run.end("FINISHED") == 0
+        client = MlflowClient(workdir.mlflow_uri)
+        child = children(client, run)["trial-000"]
+        assert steps(client, child.info.run_id) == [10, 20] and child.info.status == "KILLED"
+        said = [record.message for record in caplog.records]
+        assert len(said) == 2 and "metrics: Invalid value" in said[0] and "MLflow refused 2 entries" in said[1]
+
+    def test_many_params_go_in_parts(self, workdir: Workdir) -> None:
+        run, one = opened(workdir, "many"), trial(0)
+        one.config |= {f"parameter_{number}": number for number in range(250)}
+        callback(run, workdir).on_trial_start(0, [], one)
+        run.log_losses([float(epoch) for epoch in range(1500)])
+        assert run.end("KILLED") == 0
+        client = MlflowClient(workdir.mlflow_uri)
+        assert len(children(client, run)["trial-000"].data.params) == 252
+        assert steps(client, run.run_id, "expert_training_loss") == list(range(1, 1501))
+
+    def test_a_snapshot_of_tune_holds_nothing_of_it(self, workdir: Workdir) -> None:
+        run = opened(workdir, "snapshot")
+        assert callback(run, workdir).__getstate__() == {}
+        run.end("KILLED")
+
+
+class Server:
+    """A real MLflow server over a SQLite file, which can be stopped and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.folder = folder
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'remote.db'}",
+            "--artifacts-destination", str(self.folder / "store"),
+        ]  # fmt: skip
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=environment
+            )
+        while True:  # the test's own timeout bounds it
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
+                return
+            except OSError:
+                assert self._process.poll() is None, (self.folder / "server.log").read_text()
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def forgetful(address: str) -> Iterator[tuple[str, list[str]]]:
+    """Stand before a server and lose the answer to every other request that changes something."""
+    counts: dict[str, int] = {}
+    forgotten: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._forward("GET", None)
+
+        def do_POST(self) -> None:
+            self._forward("POST", self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _forward(self, method: str, body: bytes | None) -> None:
+            request = urllib.request.Request(
+                f"{address}{self.path}", body, {"Content-Type": "application/json"}, method=method
+            )
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    status, content = answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                status, content = error.code, error.read()
+            what = self.path.rsplit("/", 1)[1]
+            if "/runs/" in self.path and what in ("create", "log-batch", "update"):
+                counts[what] = counts.get(what, 0) + 1
+                if counts[what] % 2 == 1:
+                    forgotten.append(what)
+                    self.close_connection = True
+                    return
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=proxy.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}", forgotten
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
+def timestamps_that_wait(journal: Journal) -> dict[tuple[str, str, int], int]:
+    """The timestamps of metrics that were not sent yet, by run, metric and step."""
+    with sqlite3.connect(journal.database) as database:
+        rows = database.execute("SELECT run, payload FROM entries WHERE kind = ?", (METRICS,)).fetchall()
+    return {(run, row[0], row[3]): row[2] for run, payload in rows for row in json.loads(payload)}
+
+
+@pytest.fixture
+def server(one_server: Server) -> Server:
+    """A running server; it takes long to start, so a test leaves it to the next."""
+    one_server.start()
+    return one_server
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [record.message for record in caplog.records if words in record.message]
+
+
+@pytest.mark.slow
+class TestServer:
+    def test_that_goes_away_and_comes_back_has_everything_once_and_in_order(
+        self, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workdir = Workdir(tmp_path / "runs")
+        run = opened(workdir, "outage", server.address)
+        tracking, trials = callback(run, workdir), [trial(number) for number in range(3)]
+        place = checkpoint_place(str(workdir.root / "checkpoints"), 0)
+
+        def stream(first: int, last: int) -> None:
+            for iteration in range(first, last):
+                write_checkpoint(place, {"images": torch.rand(2, 1, 8, 8), "iteration": iteration})
+                for one in trials:
+                    report(tracking, one, iteration)
+
+        stream(1, 6)
+        server.stop()
+        trials.append(trial(3))
+        tracking.on_trial_start(0, [], trials[-1])
+        stream(6, 16)
+        while not said(caplog, "takes nothing"):
+            time.sleep(0.05)
+        waiting = timestamps_that_wait(run.journal)
+        assert len(waiting) >= 4 * 10 * 2
+        server.start()
+        stream(16, ITERATIONS + 1)
+        for one in trials:
+            tracking.on_trial_complete(0, [], one)
+        assert run.end("FINISHED") == 0
+        assert len(said(caplog, "takes nothing")) == len(said(caplog, "is back")) == 1
+
+        client = MlflowClient(server.address)
+        runs = children(client, run)
+        assert runs.keys() == {f"trial-{number:03d}" for number in range(4)}
+        for name, child in runs.items():
+            first = 6 if name == "trial-003" else 1
+            for metric in ("validation_accuracy", "alpha"):
+                history = client.get_metric_history(child.info.run_id, metric)
+                assert steps(client, child.info.run_id, metric) == list(range(first, ITERATIONS + 1))
+                for row in history:
+                    assert row.timestamp == waiting.get((name, metric, row.step), row.timestamp)
+                    assert row.value == result(int(name[-3:]), row.step)[metric]
+            assert child.info.status == "FINISHED"
+        pictures = client.list_artifacts(runs["trial-000"].info.run_id, "images")
+        assert len(pictures) == ITERATIONS
+        assert client.get_run(run.run_id).info.status == "FINISHED"
+
+    def test_that_stays_away_is_told_later_by_whoever_comes(
+        self, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workdir = Workdir(tmp_path / "runs")
+        run = opened(workdir, "later", server.address)
+        server.stop()
+        report(callback(run, workdir), trial(0), 10)
+        waiting = run.end("KILLED", deadline_s=1)
+        assert waiting >= 5, "a run, its params, a result, two statuses"
+
+        again = opened(workdir, "later", server.address)  # the server is still away
+        assert again.run_id == run.run_id
+        report(callback(again, workdir), trial(0), 20)
+        assert again.trial_runs() == {}
+        assert again.end("FINISHED", deadline_s=1) > waiting
+        with pytest.raises(ClusterError, match="does not work"):
+            opened(workdir, "later", "http://127.0.0.1:1")  # and this one has never been it
+        assert reopen_sweep_run(server.address, workdir, "later").end("FINISHED", deadline_s=1) > waiting
+
+        server.start()
+        assert reopen_sweep_run(server.address, workdir, "later").end("FINISHED") == 0
+        client = MlflowClient(server.address)
+        assert len(parents(client, run)) == 1 and client.get_run(run.run_id).info.status == "FINISHED"
+        child = children(client, run)["trial-000"]
+        assert steps(client, child.info.run_id) == [10, 20] and child.info.status == "KILLED"
+
+    def test_whose_answers_get_lost_has_no_run_twice(self, server: Server, tmp_path: Path) -> None:
+        workdir = Workdir(tmp_path / "runs")
+        with forgetful(server.address) as (address, forgotten):
+            with pytest.raises(ClusterError, match="does not work"):
+                opened(workdir, "lost", address)  # though the run has been made
+            run = opened(workdir, "lost", address)
+            tracking = callback(run, workdir)
+            for number in range(3):
+                one = trial(number)
+                for iteration in (10, 20, 40):
+                    report(tracking, one, iteration)
+                tracking.on_trial_complete(0, [], one)
+            assert run.end("FINISHED") == 0
+        assert set(forgotten) == {"create", "log-batch", "update"} and forgotten.count("create") == 2
+        client = MlflowClient(server.address)
+        assert len(parents(client, run)) == 1
+        runs = children(client, run)
+        assert len(runs) == 3
+        for child in runs.values():
+            assert steps(client, child.info.run_id) == steps(client, child.info.run_id, "alpha") == [10, 20, 40]
+            assert child.info.status == "FINISHED"
+
+    def test_has_everything_once_after_drivers_were_killed(self, server: Server, tmp_path: Path) -> None:
+        kills = 0
+        for lines in (30, 80, 60, None):
+            driver = subprocess.Popen(
+                [sys.executable, "-c", DRIVER, str(tmp_path / "runs"), server.address], stdout=subprocess.PIPE,
+                text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+            assert driver.stdout is not None
+            try:
+                said = list(islice(driver.stdout, lines))
+                assert lines is not None or driver.wait() == 0, said
+            finally:
+                if driver.poll() is None:
+                    os.kill(driver.pid, signal.SIGKILL)
+                    kills += 1
+                driver.stdout.close()
+                driver.wait()
+        assert kills == 3
+        told = json.loads(said[-1])
+        assert told["waiting"] == 0
+        client = MlflowClient(server.address)
+        (parent,) = client.search_runs([told["experiment_id"]], "tags.`mdatm.sweep` = 'killed'")
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        found = client.search_runs([told["experiment_id"]], query, max_results=1000)
+        names = sorted(each.info.run_name for each in found)
+        assert names == ["trial-000", "trial-001", "trial-002", "trial-003"]
+        assert {each.info.status for each in (parent, *found)} == {"FINISHED"}
+        for child in found:
+            for metric in ("validation_accuracy", "alpha"):
+                assert steps(client, child.info.run_id, metric) == list(range(1, 101))
+
+
+# A driver that journals as fast as it can; one that comes after it repeats the last result of every trial, as a trial
+# does that goes on from its checkpoint.
+DRIVER = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from orchestrator.settings import Workdir
+from orchestrator.tracking import TrackingCallback, open_sweep_run
+
+workdir = Workdir(Path(sys.argv[1]))
+run = open_sweep_run(sys.argv[2], workdir, "space", "killed", {"ipc": 1})
+tracking = TrackingCallback(run, None, 100, str(workdir.root / "checkpoints"))
+known = run.journal.runs()
+trials = [SimpleNamespace(config={"trial_number": number}, last_result=None) for number in range(4)]
+last = [max(known[f"trial-{number:03d}"].iteration, 1) if f"trial-{number:03d}" in known else 1 for number in range(4)]
+for iteration in range(min(last), 101):
+    for trial in trials:
+        if iteration >= last[trial.config["trial_number"]]:
+            trial.last_result = {"iteration": iteration, "validation_accuracy": 1 / iteration, "alpha": 0.5}
+            tracking.on_trial_result(0, [], trial, trial.last_result)
+            print(iteration, flush=True)
+for trial in trials:
+    tracking.on_trial_complete(0, [], trial)
+print(json.dumps({"waiting": run.end("FINISHED"), "experiment_id": run.experiment_id}), flush=True)
+"""
