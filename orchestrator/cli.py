@@ -1,6 +1,5 @@
 """What the commands' command lines share: options, and how an error ends a command."""
 
-import errno
 import functools
 import re
 import sys
@@ -15,10 +14,12 @@ from search_spaces import Space, SpaceError, load
 from search_spaces.presets import PRESETS
 from search_spaces.presets import preset as find_preset
 from trainables.errors import InputError
+from trainables.files import is_disk_full
 
 __all__ = [
     "DURATION",
     "SIZE",
+    "check_share",
     "data_option",
     "expert_options",
     "load_space",
@@ -44,7 +45,7 @@ def one_line_errors(command: Command) -> Command:
         except (InputError, SpaceError) as error:
             _end(error, UserError.exit_code)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_disk_full(error):
                 raise
             place = f" of {error.filename}" if error.filename else ""
             _end(ClusterError(f"the disk{place} is full; free space there and go on"), ClusterError.exit_code)
@@ -117,6 +118,13 @@ _EXPERT_OPTIONS = (
         "--address", default="local", show_default=True, metavar="ADDRESS",
         help="Ray: local (embedded), auto, HOST:PORT or ray://HOST:PORT.",
     ),
+    click.option(
+        "--concurrent", type=click.IntRange(min=1), metavar="K",
+        help="Workers at once; default: all that fit. On a cluster so many are asked for, though fewer fit now.",
+    ),
+    click.option(
+        "--gpus-per-trial", type=float, metavar="F", help="Share of a GPU a worker takes; default: 1, or a CPU."
+    ),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the space."),
     click.option("--retrain-corrupt", is_flag=True, help="Train experts again whose files are corrupt."),
     quiet_option,
@@ -135,6 +143,12 @@ def expert_options(command: Command) -> Command:
     for option in reversed(_EXPERT_OPTIONS):
         command = option(command)
     return command
+
+
+def check_share(gpus_per_trial: float | None) -> None:
+    """Refuse what is no share of a GPU."""
+    if gpus_per_trial is not None and not 0 < gpus_per_trial <= 1:
+        raise UserError(f"--gpus-per-trial is larger than 0 and at most 1, not {gpus_per_trial:g}")
 
 
 def load_space(name: str, overrides: tuple[str, ...], preset: str | None = None, **options: int | None) -> Space:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import expert_options, load_space, one_line_errors, preset_option, space_option
+from orchestrator.cli import check_share, expert_options, load_space, one_line_errors, preset_option, space_option
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.settings import SweepSettings, Workdir
@@ -96,7 +96,8 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
         missing = store.short(range(count), epochs)
         if missing:
             _say_what_is_there(inputs, missing, console)
-            train_experts(inputs, resources, missing, console)
+            with resources.requested(resources.workers(len(missing))):
+                train_experts(inputs, resources, missing, console)
     listed = store.read()
     losses = [[listed[expert].losses[epoch] for expert in range(count)] for epoch in range(epochs)]
     return ExpertSummary(
@@ -179,16 +180,20 @@ def main(
     workdir: Path,
     data: Path | None,
     address: str,
+    concurrent: int | None,
+    gpus_per_trial: float | None,
     overrides: tuple[str, ...],
     retrain_corrupt: bool,
     quiet: bool,
     preset: str | None,
 ) -> None:
     """Run the expert stage alone."""
+    check_share(gpus_per_trial)
     space = load_space(space_name, overrides, preset, expert_count=experts)
     settings = SweepSettings(
         space=space, name="experts", seed=0, workdir=Workdir(workdir), address=address, data=data,
-        retrain_corrupt=retrain_corrupt, quiet=quiet, preset=preset,
+        concurrent=concurrent, gpus_per_trial=gpus_per_trial, retrain_corrupt=retrain_corrupt, quiet=quiet,
+        preset=preset,
     )  # fmt: skip
     settings.workdir.check_writable()
     check_answers(address)
@@ -207,7 +212,7 @@ def run_experts(settings: SweepSettings) -> None:
 
     console = make_console(quiet=settings.quiet)
     check_dataset(settings)
-    with connected(settings.address, None) as resources:
+    with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)
     console.print(summary.line(inputs.store.folder))

@@ -9,7 +9,7 @@ from orchestrator.study import range_text
 from orchestrator.trials import TrialRecord, ranked
 from search_spaces import Space
 
-__all__ = ["FINAL_NAMES", "result_table", "study_table", "write_report"]
+__all__ = ["FINAL_NAMES", "result_table", "study_figure_table", "study_table", "write_report"]
 
 FINAL_NAMES = {
     "winner": "best trial",
@@ -47,6 +47,22 @@ def study_table(study: dict[str, Any], space: Space) -> Table:
         table.add_column(heading, justify="right")
     for cells in _study_cells(study, space):
         table.add_row(*cells)
+    return table
+
+
+def study_figure_table(study: dict[str, Any]) -> Table:
+    """Return what figures/study.png draws, as a table for the terminal: a point a repeat, and their mean and std."""
+    table = Table(title="figures/study.png: its data", title_justify="left")
+    for heading in ("variant", "accuracy on"):
+        table.add_column(heading)
+    for heading in ("mean", "std", "n", "repeats"):
+        table.add_column(heading, justify="right")
+    for name, variant in study["variants"].items():
+        for metric, split in (("accuracy", "test split"), ("validation_accuracy", "validation split")):
+            if summary := variant[metric]:
+                spread = f"{summary['std']:.4f}" if summary["n"] > 1 else "–"
+                repeats = "  ".join(f"{value:.4f}" for value in summary["values"])
+                table.add_row(name, split, f"{summary['mean']:.4f}", spread, str(summary["n"]), repeats)
     return table
 
 

@@ -237,6 +237,7 @@ class SweepSettings:
         Raises:
             UserError: Another process works on this sweep.
         """
+        made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock")
         try:
@@ -251,6 +252,9 @@ class SweepSettings:
         finally:
             if not self._file.exists():
                 shutil.rmtree(self.folder)
+                for place in made[1:]:
+                    if not any(place.iterdir()):
+                        place.rmdir()
             lock.release()
 
     def write(self) -> None:

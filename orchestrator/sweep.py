@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import DURATION, SIZE, expert_options, load_space, one_line_errors, preset_option, space_option
+from orchestrator.cli import (
+    DURATION,
+    SIZE,
+    check_share,
+    expert_options,
+    load_space,
+    one_line_errors,
+    preset_option,
+    space_option,
+)
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped, UserError
 from orchestrator.plan import print_plan
@@ -49,8 +58,6 @@ _WITH_RESUME = {
 )
 @click.option("--resume", metavar="SWEEP", help="Go on with a sweep of the workdir, with the settings it was given.")
 @click.option("--plan", is_flag=True, help="Print what would run and what it would cost, and start nothing.")
-@click.option("--concurrent", type=click.IntRange(min=1), metavar="K", help="Trials at once; default: all that fit.")
-@click.option("--gpus-per-trial", type=float, metavar="F", help="Share of a GPU a trial takes; default: 1, or a CPU.")
 @click.option("--time-budget", type=DURATION, metavar="2h", help="Time for the search; finals and report come after.")
 @click.option(
     "--memory-budget",
@@ -86,8 +93,7 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line, then plan or run."""
-    if gpus_per_trial is not None and not 0 < gpus_per_trial <= 1:
-        raise UserError(f"--gpus-per-trial is larger than 0 and at most 1, not {gpus_per_trial:g}")
+    check_share(gpus_per_trial)
     if resume is not None:
         settings = _resumed(context, resume)
     elif space_name is None:
@@ -253,10 +259,10 @@ def _send_the_rest(settings: SweepSettings, result: dict[str, Any], console: "Co
 
 
 def _print_result(console: "Console", settings: SweepSettings, result: dict[str, Any]) -> None:
-    from orchestrator.report import result_table, study_table
+    from orchestrator.report import result_table, study_figure_table, study_table
 
     if result.get("study"):
-        console.print(study_table(result["study"], settings.space))
+        console.print(study_table(result["study"], settings.space), study_figure_table(result["study"]))
     console.print(result_table(result))
     for label, place in result["files"].items():
         console.print(f"{label:>10}: {settings.folder / place}")

@@ -8,7 +8,6 @@ often as a twentieth of its time allows. Whoever begins a trial that has one goe
 driver; the report of its last rung is then repeated, because nobody knows whether it arrived.
 """
 
-import errno
 import math
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from trainables.datasets import load
 from trainables.distillation import Distiller, Iteration
 from trainables.errors import InputError
 from trainables.evaluation import evaluate
+from trainables.files import is_disk_full
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep, use_precision
 from trainables.labels import default_order_labels, label_inconsistency, soft_labels
@@ -141,7 +141,7 @@ class DistillationTrial(tune.Trainable):
         except _SettingsFailed as error:
             return {**self._last_words(), "failed": str(error)}
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_disk_full(error):
                 raise
             return {**self._last_words(), "halted": f"no room for the checkpoint {self._place}; free space there"}
         return result

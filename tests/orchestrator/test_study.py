@@ -14,7 +14,7 @@ from PIL import Image
 from orchestrator.cli import load_space
 from orchestrator.figures import draw_study
 from orchestrator.finals import name_finals
-from orchestrator.report import study_table
+from orchestrator.report import study_figure_table, study_table
 from orchestrator.study import range_text, study_rows, summarize_study, write_study
 from orchestrator.trials import TrialRecord, images_of
 from search_spaces import Space, load
@@ -40,6 +40,13 @@ def rows() -> list[dict[str, Any]]:
     records = [record(0, last=0.8), record(1), record(2, "failed"), record(3, last=0.6), record(4), record(5, "pruned")]
     measured = {0: networks(0.9, 0.7), 1: networks(0.5, 0.5), 3: networks(0.6, 0.6), 4: networks(0.3, 0.5)}
     return study_rows(SPACE, records, {**measured, 5: networks(1.0, 1.0), "full_data": networks(1.0, 1.0)})
+
+
+def _summaries(study: dict[str, Any]) -> list[dict[str, Any]]:
+    both = (
+        study["variants"][name][metric] for name in SPACE.variants for metric in ("accuracy", "validation_accuracy")
+    )
+    return [summary for summary in both if summary]
 
 
 class TestSummaries:
@@ -68,6 +75,10 @@ class TestSummaries:
             None
         ] * 4
         assert list(study_table(study, SPACE).columns[2].cells) == ["0.700 ± 0.141", "0.500 ± 0.000", "–"]
+        table = study_figure_table(study)  # the figure's data: a row a variant and split, with every repeat
+        assert list(table.columns[0].cells) == ["early", "early", "medium", "medium"]
+        assert next(iter(table.columns[5].cells)) == "0.8000  0.6000"
+        assert list(table.columns[4].cells) == [str(early["n"]) for early in _summaries(study)]
         draw_study(tmp_path / "study.png", SPACE, rows)
         with Image.open(tmp_path / "study.png") as picture:
             assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24)) > 8

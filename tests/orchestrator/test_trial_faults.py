@@ -1,0 +1,127 @@
+"""What can happen to a trial in a sweep: its process, its node, its disk, MLflow's server; all of it for real."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.orchestrator.conftest import Sweep
+from tests.orchestrator.test_expert_faults import cluster, small_disk
+from tests.orchestrator.test_processes import end
+from tests.orchestrator.test_resume import begin, resume, rows, tracked
+from tests.orchestrator.test_tracking import Server, one_server, server
+from trainables.checkpoints import checkpoint_place, read_checkpoint
+
+__all__ = ["cluster", "one_server", "server"]  # fixtures
+
+pytestmark = pytest.mark.slow
+
+
+def wait_until(sweep: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+    while not reached():
+        assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
+        time.sleep(0.02)
+
+
+def finish(sweep: subprocess.Popen[str], code: int = 0) -> str:
+    said, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == code, said
+    return said
+
+
+def trial_process(ancestor: int) -> psutil.Process | None:
+    """Return the process that runs a trial below another process."""
+    for process in psutil.Process(ancestor).children(recursive=True):
+        try:
+            if "DistillationTrial" in " ".join(process.cmdline()):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def has_checkpoint(root: Path | str, trial: int) -> bool:
+    return Path(checkpoint_place(str(root), trial)).exists()
+
+
+def test_a_trial_whose_process_is_killed_goes_on_bit_for_bit(first: Sweep) -> None:
+    sweep = begin(first.workdir, "trial-killed")
+    folder = first.workdir / "sweeps" / "trial-killed" / "checkpoints"
+    try:
+        for number in (0, 1):  # the reference trial at its first rung, and another
+            wait_until(sweep, lambda number=number: has_checkpoint(folder, number))
+            running = trial_process(sweep.pid)
+            assert running is not None
+            running.kill()
+        finish(sweep)
+    finally:
+        end(sweep)
+    killed = Sweep(first.workdir, "trial-killed", "")
+    assert rows(killed) == rows(first)
+    assert tracked(killed) == tracked(first)
+    assert killed.result["finals"] == first.result["finals"]
+
+
+def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    name = "node-gone"
+    sweep = begin(first.workdir, name, "--address", cluster.address)
+    try:
+        wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
+        node = next(node for node in cluster.list_all_nodes() if runs_a_trial(node))
+        cluster.remove_node(node, allow_graceful=False)
+        finish(sweep)
+    finally:
+        end(sweep)
+    moved = Sweep(first.workdir, name, "")
+    assert rows(moved) == rows(first)
+    assert moved.result["finals"] == first.result["finals"]
+
+
+def runs_a_trial(node: object) -> bool:
+    raylets = node.all_processes["raylet"]  # type: ignore[attr-defined]
+    return any(trial_process(each.process.pid) is not None for each in raylets)
+
+
+def test_a_full_disk_halts_the_sweep_and_it_goes_on_when_there_is_room(first: Sweep, tmp_path: Path) -> None:
+    disk, ballast = tmp_path / "disk", tmp_path / "disk" / "ballast"
+    name = "disk-full"
+    with small_disk(disk, "8m"):
+        sweep = begin(first.workdir, name, "--storage-path", disk)
+        checkpoints = disk / name / "checkpoints"
+        try:
+            wait_until(sweep, lambda: has_checkpoint(checkpoints, 0))
+            with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            said = finish(sweep, code=3)
+        finally:
+            end(sweep)
+        (line,) = [line for line in said.splitlines() if line.startswith("Error: ")]
+        assert "no room for the checkpoint" in line and str(disk) in line and f"--resume {name}" in line
+        assert "Traceback" not in said
+        before = read_checkpoint(checkpoint_place(str(checkpoints), 0))
+        assert before is not None and before["iteration"] >= 5
+        ballast.unlink()
+        resumed = resume(first.workdir, name)
+    assert rows(resumed) == rows(first)
+    assert resumed.result["finals"] == first.result["finals"]
+
+
+def test_a_tracking_server_that_is_away_for_a_while_has_everything_in_the_end(first: Sweep, server: Server) -> None:
+    name = "server-away"
+    sweep = begin(first.workdir, name, "--tracking-uri", server.address)
+    try:
+        wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
+        server.stop()
+        time.sleep(20)
+        server.start()
+        finish(sweep)
+    finally:
+        end(sweep)
+    assert tracked(Sweep(first.workdir, name, "")) == tracked(first)
