@@ -55,7 +55,7 @@ def _work(job: Job) -> Any:
     from trainables.config import Protocol
     from trainables.datasets import load, prepare
     from trainables.networks import ConvNet
-    from trainables.trial import TrialWork
+    from trainables.workbench import TrialWork
 
     path = prepare("digits", cache=job.folder / "datasets", data=None, validation_share=0.1)
     dataset = load(path)
@@ -98,7 +98,7 @@ def run_trial(job: Job, number: int) -> int:
     total = torch.zeros(())
     for expert in range(job.experts):
         for epoch in range(job.epochs + 1):
-            total += trial._trajectories.snapshot(expert, epoch).sum()
+            total += trial._distiller.trajectories.snapshot(expert, epoch).sum()
     _held.append((trial, float(total)))
     return psutil.Process().pid
 

@@ -16,8 +16,8 @@ from trainables.datasets import ImageDataset, load, prepare, whiten, whitened
 from trainables.networks import ConvNet
 from trainables.sources import find
 from trainables.trajectories import TrajectoryStore
-from trainables.trial import TrialWork
 from trainables.whitening import EPS
+from trainables.workbench import TrialWork
 
 __all__ = ["Inputs", "check_dataset", "prepare_dataset", "prepare_inputs"]
 

@@ -26,7 +26,8 @@ from orchestrator.searcher import METRIC, StudySearch, ended_as_planned
 from orchestrator.settings import SweepSettings
 from orchestrator.trials import TrialRecord, trial_name
 from search_spaces import Space
-from trainables.trial import DistillationTrial, TrialWork
+from trainables.trial import DistillationTrial
+from trainables.workbench import TrialWork
 
 __all__ = [
     "METRIC", "REFERENCE_TRIAL", "SearchOutcome", "ended_as_planned", "error_line", "read_trials", "run_search",
@@ -131,6 +132,8 @@ def run_search(
     work: TrialWork,
     progress: Progress,
     callbacks: Sequence[tune.Callback],
+    *,
+    trainable: type[tune.Trainable] = DistillationTrial,
 ) -> SearchOutcome:
     """Run those of the sweep's trials that have not ended, and return what became of all.
 
@@ -140,6 +143,7 @@ def run_search(
         work: What all trials share.
         progress: Takes the time.
         callbacks: Tune callbacks: tracking and the live view.
+        trainable: What a trial is; its setup takes `work`.
     """
     space, trials = settings.space, settings.fixed["trials"]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -161,7 +165,7 @@ def run_search(
     began = time.monotonic()
     if left and not watch.stop_all() and (seconds_left is None or seconds_left > 0):
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(DistillationTrial, work=work), resources.per_worker),
+            tune.with_resources(tune.with_parameters(trainable, work=work), resources.per_worker),
             tune_config=tune.TuneConfig(
                 num_samples=left,
                 search_alg=search,

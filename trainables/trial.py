@@ -1,7 +1,7 @@
 """The distillation trial: the face that Ray Tune sees of `distillation.Distiller`. No arithmetic here.
 
 A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for
-all trials of a sweep (dataset, expert maps, initial images) is opened once a process and reused from trial to trial.
+all trials of a sweep is opened once a process and reused from trial to trial (`workbench`).
 
 A trial keeps its own checkpoint (`checkpoints`), written before the result of a rung is reported and, within a rung, as
 often as a twentieth of its time allows. Whoever begins a trial that has one goes on from it, on any node and under any
@@ -11,71 +11,22 @@ driver; the report of its last rung is then repeated, because nobody knows wheth
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from ray import tune
 
-from trainables.augmentation import Augmentation
 from trainables.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
-from trainables.config import DistillationConfig, Protocol
-from trainables.datasets import load
-from trainables.distillation import Distiller, Iteration
-from trainables.errors import InputError
-from trainables.evaluation import evaluate
+from trainables.distillation import Iteration
+from trainables.errors import ConfigError
 from trainables.files import is_disk_full
-from trainables.initialization import initial_images
-from trainables.inner_step import InnerStep, use_precision
-from trainables.labels import default_order_labels, label_inconsistency, soft_labels
-from trainables.matching import Matcher
-from trainables.memory import micro_batch_for, spare_bytes
-from trainables.networks import ConvNet
-from trainables.seeding import repeat_seed, seed_of
-from trainables.trajectories import TrajectoryStore
+from trainables.labels import label_inconsistency
+from trainables.workbench import TrialWork, Workbench
 
-__all__ = ["DistillationTrial", "TrialWork"]
+__all__ = ["DistillationTrial"]
 
 CHECKPOINT_SHARE = 1 / 20
 """Share of a trial's time that may go into checkpoints within a rung."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialWork:
-    """What all trials of a sweep share; plain values that travel to any node."""
-
-    dataset: Path
-    """Prepared dataset file."""
-    store: Path
-    """Root folder of the expert stores."""
-    identity: dict[str, Any]
-    """What addresses the store."""
-    network: ConvNet
-    augmentation: Augmentation
-    checkpoints: str
-    """Folder or URI of the trials' checkpoints, which every node reaches."""
-    experts: int
-    """Experts to match, from number 0 on."""
-    epochs: int
-    """Horizon: epochs that every expert has."""
-    protocol: Protocol
-    """How the search's validation trains a network."""
-    validation_networks: int
-    """Networks a validation averages over."""
-    validation_every_iterations: int
-    seed: int
-    """Seed of the distillation: the same for all trials, so that they differ by their settings alone; a study's repeats
-    after the first have one each that follows from it."""
-    device: str
-    """cpu or cuda."""
-    compiled: bool
-    """Whether the inner steps are compiled, where the setting's gradient can be."""
-    memory_budget_bytes: float | None
-    """What the graph of a trial's inner step may take; None: its share of what the device has free."""
-    device_share: float
-    """Share of the device that a trial has."""
 
 
 class _Done(NamedTuple):
@@ -111,15 +62,7 @@ class DistillationTrial(tune.Trainable):
         """Open what all trials share, then begin this one."""
         if work.device == "cpu":
             torch.set_num_threads(1)
-        self._work = work
-        self._device = torch.device(work.device)
-        self._dataset = load(work.dataset)
-        store = TrajectoryStore(work.store, work.identity, work.network)
-        self._trajectories = store.open(range(work.experts), work.epochs)
-        self._initial_images = lru_cache(maxsize=3)(self._draw_initial_images)  # one a kind of initialisation
-        self._inner_step = lru_cache(maxsize=8)(self._make_inner_step)  # what is compiled serves later trials too
-        # The evaluator's affine transforms do not align corners, the distillation's do. METHOD §3.
-        self._evaluation_augmentation = Augmentation(families=work.augmentation.families, align_corners=False)
+        self._bench = Workbench(work)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -148,34 +91,22 @@ class DistillationTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._place, self._place_within_rung = (
-            checkpoint_place(self._work.checkpoints, config["trial_number"], within_rung=within)
+            checkpoint_place(self._bench.work.checkpoints, config["trial_number"], within_rung=within)
             for within in (False, True)
         )
+        self._settings = dict(config)
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self._saved, self._saving_seconds = self._began, 0.0
         self._done, self._unconfirmed, self._fault = [], None, None
         try:
-            self._distiller = self._make_distiller(config)
-        except InputError as error:
+            self._distiller = self._bench.distiller(config)
+        except ConfigError as error:
             self._fault = _SettingsFailed(str(error))
             return
         states = [read_checkpoint(place) for place in (self._place, self._place_within_rung)]
-        if found := [state for state in states if state is not None]:
+        # One of other settings is of a trial whose study was lost.
+        if found := [state for state in states if state is not None and state["settings"] == self._settings]:
             self._go_on(max(found, key=lambda state: state["iteration"]))  # the rung's own first, where they are alike
-
-    def _make_distiller(self, config: dict[str, Any]) -> Distiller:
-        settings = DistillationConfig.from_settings(config)
-        use_precision(settings.precision, self._device)
-        seed = repeat_seed(self._work.seed, config.get("repeat", 0))  # a search's trials have no repeat
-        images = self._initial_images(settings.initialization, settings.ipc, seed)
-        return Distiller(
-            settings,
-            matcher=self._matcher(settings, self._micro_batch(settings)),
-            trajectories=self._trajectories,
-            images=images.to(self._device),
-            labels=self._initial_labels(settings, images),
-            seed=seed,
-        )
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         """Take up a checkpoint."""
@@ -185,13 +116,14 @@ class DistillationTrial(tune.Trainable):
         self._done = [_Done(*each) for each in state["rung"]]
         self._unconfirmed = state["unconfirmed"]
         if state["micro_batch"] != self._distiller.matcher.step.micro_batch:  # the same rounding as before
-            self._distiller.matcher = self._matcher(self._distiller.config, state["micro_batch"])
+            self._distiller.matcher = self._bench.matcher(self._distiller.config, state["micro_batch"])
 
     def _save(self, unconfirmed: dict[str, Any] | None) -> None:
         """Write the checkpoint: of a rung with its result, or of one under way."""
         began = time.perf_counter()
         state = {
             **self._distiller.state_dict(),
+            "settings": self._settings,
             "trial_seconds": self._seconds,
             "rung": self._done,
             "unconfirmed": unconfirmed,
@@ -208,7 +140,7 @@ class DistillationTrial(tune.Trainable):
 
     def _distill(self) -> None:
         """Run the iterations that are left of the rung."""
-        distiller, every = self._distiller, self._work.validation_every_iterations
+        distiller, every = self._distiller, self._bench.work.validation_every_iterations
         last = min((distiller.iteration - len(self._done)) + every, distiller.config.iterations)
         while distiller.iteration < last:
             began = time.perf_counter()
@@ -227,7 +159,7 @@ class DistillationTrial(tune.Trainable):
             return distiller.step()
         except torch.cuda.OutOfMemoryError:
             whole = distiller.matcher.step.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
-        distiller.matcher = self._matcher(distiller.config, max(1, whole // 2))
+        distiller.matcher = self._bench.matcher(distiller.config, max(1, whole // 2))
         torch.cuda.empty_cache()
         try:
             return distiller.step()
@@ -253,7 +185,7 @@ class DistillationTrial(tune.Trainable):
         soft = config.label_mode == "soft"
         return {
             "iteration": distiller.iteration,
-            "validation_accuracy": self._validate(),
+            "validation_accuracy": self._bench.validate(distiller.result_images, config.ipc),
             "matching_loss": sum(finite) / len(finite),
             "alpha": distiller.alpha,
             "skip_rate": sum(each.skipped for each in done) / count,
@@ -274,67 +206,3 @@ class DistillationTrial(tune.Trainable):
         return {
             "iteration": iteration, "validation_accuracy": math.nan, "trial_seconds": self._seconds, "done": True
         }  # fmt: skip
-
-    def _micro_batch(self, settings: DistillationConfig) -> int | None:
-        """Return the images to take at a time so that they fit; None: whole chunks."""
-        if (
-            settings.gradient == "unrolled"
-        ):  # that one is for comparison, and takes whole chunks as the reference codes do
-            return None
-        work = self._work
-        chunk = min(settings.batch_syn, settings.ipc * self._dataset.classes)
-        budget = work.memory_budget_bytes or spare_bytes(self._device, work.device_share)
-        return micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget)
-
-    def _matcher(self, settings: DistillationConfig, micro_batch: int | None) -> Matcher:
-        compiled = self._work.compiled and settings.gradient != "unrolled"
-        step = self._inner_step(settings.precision, compiled, micro_batch)
-        return Matcher(step, self._work.augmentation, method=settings.gradient)
-
-    def _make_inner_step(self, precision: str, compiled: bool, micro_batch: int | None) -> InnerStep:
-        return InnerStep(self._work.network, precision=precision, compiled=compiled, micro_batch=micro_batch)
-
-    def _draw_initial_images(self, initialization: str, ipc: int, seed: int) -> torch.Tensor:
-        return initial_images(
-            initialization,
-            self._dataset,
-            ipc,
-            seed,
-            network=self._work.network,
-            trajectories=self._trajectories,
-            epoch=self._work.epochs,
-            device=self._device,
-        )
-
-    def _initial_labels(self, settings: DistillationConfig, images: torch.Tensor) -> torch.Tensor:
-        if settings.label_mode == "hard":
-            return default_order_labels(settings.ipc, self._dataset.classes)
-        return soft_labels(
-            settings.initialization,
-            images,
-            network=self._work.network,
-            trajectories=self._trajectories,
-            epoch=self._work.epochs,
-            device=self._device,
-        )
-
-    def _validate(self) -> float:
-        """Return the mean accuracy on the validation split of fresh networks trained on the synthetic set.
-
-        On its images with the labels that the challenge gives them, whatever labels they were learned with.
-        """
-        labels = default_order_labels(self._distiller.config.ipc, self._dataset.classes).to(self._device)
-        accuracies = [
-            evaluate(
-                self._work.network,
-                self._dataset,
-                "validation",
-                self._distiller.result_images.__getitem__,
-                labels,
-                protocol=self._work.protocol,
-                augmentation=self._evaluation_augmentation,
-                seed=seed_of(self._work.seed, "validation", number),
-            ).accuracy
-            for number in range(self._work.validation_networks)
-        ]
-        return sum(accuracies) / len(accuracies)

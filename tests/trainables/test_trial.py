@@ -21,7 +21,8 @@ from trainables.matching import Matcher
 from trainables.memory import GRAPH_FACTOR, bytes_per_image
 from trainables.seeding import seed_of
 from trainables.trajectories import TrajectoryStore
-from trainables.trial import DistillationTrial, TrialWork
+from trainables.trial import DistillationTrial
+from trainables.workbench import TrialWork
 
 SETTINGS = dataclasses.asdict(
     DistillationConfig(
@@ -168,13 +169,19 @@ class TestRung:
         first.step()
         monkeypatch.setattr("trainables.trial.CHECKPOINT_SHARE", 1e9)
         with pytest.MonkeyPatch.context() as patch:  # a process that dies as soon as it comes to validate
-            patch.setattr(first, "_validate", lambda: sys.exit("killed"))
+            patch.setattr(first._bench, "validate", lambda *_: sys.exit("killed"))
             with pytest.raises(SystemExit):
                 first.step()
         resumed = trial(**options, trial_number=0)
         assert resumed._distiller.iteration == 4
         assert same_result(resumed.step(), [undisturbed.step() for _ in range(2)][1])
         assert_same(state_of(resumed), state_of(undisturbed))
+
+
+def test_the_checkpoint_of_other_settings_is_not_taken_up(trial):
+    trial(lr_pixel=40.0).step()
+    assert trial(trial_number=0)._distiller.iteration == 0
+    assert trial(trial_number=0, lr_pixel=40.0)._distiller.iteration == 2
 
 
 class TestRepeats:
@@ -233,7 +240,7 @@ def test_a_checkpoint_is_tensors_and_json_with_these_names(trial, tmp_path):
     assert tensors == {"images", "image_velocity", "labels", "label_velocity", "ema"}
     assert state.keys() - tensors == {
         "alpha", "alpha_velocity", "iteration", "skipped", "not_finite", "floored",
-        "trial_seconds", "rung", "unconfirmed", "micro_batch",
+        "settings", "trial_seconds", "rung", "unconfirmed", "micro_batch",
     }  # fmt: skip
     assert state["unconfirmed"] == result
 
@@ -272,7 +279,7 @@ def no_room(*_):
 
 def fail_with_memory(trial, *, above):
     """Let the trial's gradients run out of memory where they take more than so many images at a time."""
-    distiller, make = trial._distiller, trial._matcher
+    distiller, make = trial._distiller, trial._bench.matcher
 
     class Scarce(Matcher):
         def __call__(self, **work):
@@ -284,5 +291,5 @@ def fail_with_memory(trial, *, above):
         matcher = make(settings, micro_batch)
         return Scarce(matcher.step, matcher.augmentation, method=settings.gradient)
 
-    trial._matcher = scarce
+    trial._bench.matcher = scarce
     distiller.matcher = scarce(distiller.config, distiller.matcher.step.micro_batch)
