@@ -108,8 +108,9 @@ def web_server() -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_addresses_where_no_cluster_answers(tmp_path: Path, web_server: int) -> None:
-    """Nothing listens; something else listens, plainly and to clients; there is no cluster to be found."""
+def test_addresses_where_no_cluster_answers(tmp_path: Path, web_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens; something else listens, plainly and to clients; and nothing where `auto` looks."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # else it finds whatever else runs on the machine
     addresses = ["127.0.0.1:1", f"127.0.0.1:{web_server}", f"ray://127.0.0.1:{web_server}", "auto"]
     with ThreadPoolExecutor(len(addresses)) as pool:
         arguments = ("--space", "digits", "--workdir", tmp_path / "runs", "--address")
