@@ -15,6 +15,7 @@ fit is reported with its estimate and not run.
 
 import functools
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -145,6 +146,14 @@ def jobs_of(methods: tuple[str, ...], **options: Any) -> list[Job]:
     return jobs
 
 
+def run_unrolled(job: Job) -> tuple[float, int, Any]:
+    """Run an unrolled job in a process of its own, warmed up by a step, or, to have memory to keep, by all of them."""
+    with fresh_process(allocator=job.allocator == "tuned") as process:
+        process.submit(run, job if job.allocator == "tuned" else replace(job, steps=1)).result()
+        result: tuple[float, int, Any] = process.submit(run, job).result()
+    return result
+
+
 def measure(jobs: list[Job], rounds: int, console: Console) -> list[dict[str, Any]]:
     """Measure jobs that differ in method, allocator and dtype alone, in turns; return a record each."""
     import numpy as np
@@ -156,16 +165,20 @@ def measure(jobs: list[Job], rounds: int, console: Console) -> list[dict[str, An
         fitting = [job for job in jobs if fits(job, free)]
         if fitting:
             named, reference = reference_of(jobs[0], free, process)
-    processes = {job: fresh_process(allocator=job.allocator == "tuned") for job in fitting}
+    # An unrolled graph takes gigabytes, so such a process ends after its turn.
+    lasting = {job: fresh_process(allocator=job.allocator == "tuned") for job in fitting if job.method != "unrolled"}
     seconds: dict[Job, list[float]] = {job: [] for job in fitting}
     last: dict[Job, tuple[float, int, Any]] = {}
     for turn in range(rounds + 1):
-        for job, process in processes.items():
-            last[job] = process.submit(run, job).result()
+        for job in fitting:
+            if job in lasting:
+                last[job] = lasting[job].submit(run, job).result()
+            elif turn:
+                last[job] = run_unrolled(job)
             if turn:  # the first round warms up, and compiles
                 seconds[job].append(last[job][0])
                 console.print(f"N = {job.steps}, {job.dtype}, {job.method}, {job.allocator}: {last[job][0]:.3f} s")
-    for process in processes.values():
+    for process in lasting.values():
         process.shutdown()
     usual = ("unrolled", "default", "fp32")
     baseline = next((job for job in fitting if (job.method, job.allocator, job.dtype) == usual), None)
@@ -249,7 +262,7 @@ def main(
     """Measure, print a table, and write the records."""
     if fault := device_fault(options["device"]):
         raise click.UsageError(fault)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     setting = {**surroundings(options["device"]), **options, "rounds": rounds}
     records = []
     for count in steps:
