@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ class SearchLedger(tune.Callback):
     def __init__(self, search: StudySearch, watch: SearchWatch, progress: Progress) -> None:
         """Write into the study and the sweep's progress."""
         self._search, self._watch, self._progress = search, watch, progress
+        self._again = Counter[int]()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the study's connection out of Tune's snapshot."""
@@ -110,7 +112,15 @@ class SearchLedger(tune.Callback):
         self._progress.spend("search")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tell why."""
+        """Tell why, or have the trial proposed again.
+
+        Tune begins a trial anew whose process is lost, but not one that was about to begin in a process used before.
+        """
+        number = trial.config["trial_number"]
+        if trial.run_metadata.num_failures <= LOST_PROCESSES and self._again[number] < LOST_PROCESSES:
+            self._again[number] += 1
+            self._search.give_out_again(trial.trial_id)
+            return
         reason = error_line(trial)
         self._search.fail(trial.trial_id, reason)
         self._watch.note_failure(reason)
@@ -167,7 +177,7 @@ def run_search(
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, work=work), resources.per_worker),
             tune_config=tune.TuneConfig(
-                num_samples=left,
+                num_samples=-1,  # the searcher says when there is none left
                 search_alg=search,
                 # Every trial of a study goes to its end, whatever it reaches on the way.
                 scheduler=None if space.variants else ReferenceSafeASHA(settings.fixed, before),

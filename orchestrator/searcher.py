@@ -82,12 +82,18 @@ class StudySearch(Searcher):
         )
         for point in space.points():
             self.study.enqueue_trial(point, skip_if_exists=True)
-        self._unfinished = self.study.get_trials(states=(TrialState.RUNNING,))
+        self._most = trials
+        self._unfinished: list[FrozenTrial | optuna.Trial] = list(self.study.get_trials(states=(TrialState.RUNNING,)))
         self._trials: dict[str, optuna.Trial] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Return the settings of a trial that had not ended, or of a new one, with its number among them."""
-        trial = self._next_unfinished() or self.study.ask()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a word
+        """Return the settings of a trial that had not ended, or of a new one, with its number among them.
+
+        When all trials are given out it is None while one may still come back, and then `FINISHED`.
+        """
+        trial = self._next_unfinished() or self._next_new()
+        if trial is None:
+            return None if self._trials else Searcher.FINISHED
         rest = self._space.draw(trial)  # a parameter that was drawn before is not drawn again
         self._trials[trial_id] = trial
         return {**trial.params, **rest, "trial_number": trial.number}
@@ -122,6 +128,10 @@ class StudySearch(Searcher):
         """Tell the study that a trial's process failed."""
         self._end(self._trials.pop(trial_id), TrialState.FAIL, reason=reason)
 
+    def give_out_again(self, trial_id: str) -> None:
+        """Propose a trial again whose process was lost before it could begin."""
+        self._unfinished.append(self._trials.pop(trial_id))
+
     def end_unfinished(self, reason: str) -> None:
         """Tell the study that trials which are not to go on were stopped."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -139,6 +149,10 @@ class StudySearch(Searcher):
 
     def _next_unfinished(self) -> optuna.Trial | None:
         return optuna.Trial(self.study, self._unfinished.pop(0)._trial_id) if self._unfinished else None
+
+    def _next_new(self) -> optuna.Trial | None:
+        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
+        return self.study.ask() if begun < self._most else None
 
     def _end(self, trial: optuna.Trial, state: TrialState, **facts: str) -> None:
         for name, value in facts.items():

@@ -152,7 +152,7 @@ def test_the_time_budget_ends_the_search_and_checkpoints_go_where_they_are_wante
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((first.workdir / "sweeps" / "short" / "result.json").read_text())
     assert result["status"] == "finished" and 1 <= sum(result["trials"].values()) < 60
-    assert list((tmp_path / "store" / "short").rglob("distiller.safetensors"))
+    assert list((tmp_path / "store" / "short").rglob("trial-000.safetensors"))
     assert not (first.workdir / "sweeps" / "short" / "tune").exists()
 
 

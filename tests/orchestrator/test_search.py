@@ -138,6 +138,17 @@ class TestStudy:
             proposals.append(open_search(tmp_path, study=study).suggest("again"))
         assert proposals[0] == proposals[1]
 
+    def test_a_trial_whose_process_was_lost_is_proposed_again_and_none_is_too_many(self, tmp_path: Path) -> None:
+        search = open_search(tmp_path)
+        proposals = [search.suggest(str(number)) for number in range(8)]
+        assert search.suggest("too many") is None  # one of them may come back
+        search.give_out_again("2")
+        assert search.suggest("2 again") == proposals[2]
+        for name in ("0", "1", "2 again", *map(str, range(3, 8))):
+            search.on_trial_complete(name, report(100, 0.5))
+        assert search.suggest("too many") == "FINISHED"
+        assert len(search.study.trials) == 8
+
     def test_what_is_not_to_go_on_is_ended(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
         search.suggest("a")

@@ -188,7 +188,7 @@ class TestASmallStudy:
         ]  # fmt: skip
         assert "trial-003 (late, repeat 1) finished at 10/10" in study.output
         settings = json.loads((study.folder / "settings.json").read_text())
-        assert list(settings["variants"]) == ["early", "late"] and settings["fixed"]["trials"] == 4
+        assert list(settings["space_record"]["variants"]) == ["early", "late"] and settings["fixed"]["trials"] == 4
         place = study.result["mlflow"]
         client = MlflowClient(place["tracking_uri"])
         parent = client.get_run(place["parent_run_id"])

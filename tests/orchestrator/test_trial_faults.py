@@ -61,6 +61,7 @@ def test_a_trial_whose_process_is_killed_goes_on_bit_for_bit(first: Sweep) -> No
     finally:
         end(sweep)
     killed = Sweep(first.workdir, "trial-killed", "")
+    assert killed.result["trials"]["failed"] == 0, rows(killed)
     assert rows(killed) == rows(first)
     assert tracked(killed) == tracked(first)
     assert killed.result["finals"] == first.result["finals"]
@@ -95,10 +96,9 @@ def test_a_full_disk_halts_the_sweep_and_it_goes_on_when_there_is_room(first: Sw
         checkpoints = disk / name / "checkpoints"
         try:
             wait_until(sweep, lambda: has_checkpoint(checkpoints, 0))
-            with ballast.open("wb") as file, pytest.raises(OSError, match="No space left"):
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 while True:
                     file.write(bytes(4096))
-                    file.flush()
             said = finish(sweep, code=3)
         finally:
             end(sweep)
