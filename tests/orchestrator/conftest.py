@@ -17,7 +17,7 @@ SMALL = (
     "--space", "digits", "--trials", "4", "--experts", "2", "--concurrent", "1",
     "--set", "iterations=20", "--set", "validation_every_iterations=5", "--set", "first_rung_iterations=5",
     "--set", "validation_epochs=30", "--set", "validation_networks=1", "--set", "protocol_epochs=60",
-    "--set", "full_data_epochs=2",
+    "--set", "full_data_epochs=2", "--set", "final_networks=2",
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class TestWhatASweepLeaves:
             assert set(metrics) == {"accuracy", "macro_f1", "macro_recall"}
             for summary in metrics.values():
                 values = summary["values"]
-                assert summary["n"] == len(values) == 5
+                assert summary["n"] == len(values) == 2
                 assert all(0 <= value <= 1 for value in values)
                 assert summary["mean"] == pytest.approx(np.mean(values))
                 assert summary["std"] == pytest.approx(np.std(values, ddof=1))
