@@ -13,9 +13,13 @@ import ray
 from ray.exceptions import RayTaskError
 
 from orchestrator.cluster import code_environment
+from orchestrator.errors import ClusterError
 from orchestrator.settings import SweepSettings, Workdir
 
 __all__ = ["run_on_cluster"]
+
+CONNECTIONS = 3
+"""How often a connection is tried."""
 
 
 def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
@@ -26,7 +30,7 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
         workdir=Workdir(settings.workdir.root.absolute()),
         data=None if settings.data is None else settings.data.absolute(),
     )
-    ray.init(settings.address, logging_level=logging.ERROR, runtime_env=code_environment())
+    _connect(settings.address)
     task = None
     try:
         task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, there)
@@ -39,6 +43,23 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
         raise
     finally:
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connect as a client; Ray's client server starts a process for each, which now and then fails on a busy head.
+
+    Raises:
+        ClusterError: It failed each time.
+    """
+    for attempt in range(1, CONNECTIONS + 1):
+        try:
+            ray.init(address, logging_level=logging.ERROR, runtime_env=code_environment())
+        except (RuntimeError, ConnectionError) as error:
+            if attempt == CONNECTIONS:
+                reason = str(error).strip().splitlines()[-1]
+                raise ClusterError(f"Ray at {address} takes no client ({reason}); try again") from error
+        else:
+            return
 
 
 def _call(module: str, function: str, settings: SweepSettings) -> Any:
