@@ -14,7 +14,8 @@ from rich.progress import Task as ProgressTask
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.search import METRIC, ended_as_planned, error_line
+from orchestrator.search import error_line
+from orchestrator.searcher import METRIC, ended_as_planned
 from orchestrator.trials import trial_name
 
 __all__ = ["SearchView", "progress_bar"]

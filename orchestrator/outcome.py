@@ -10,7 +10,8 @@ from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets, draw_study, draw_trials
 from orchestrator.inputs import Inputs
 from orchestrator.report import FINAL_NAMES, write_report
-from orchestrator.search import REFERENCE_TRIAL, SearchOutcome
+from orchestrator.rungs import REFERENCE_TRIAL
+from orchestrator.search import SearchOutcome
 from orchestrator.settings import SweepSettings
 from orchestrator.study import write_study
 from orchestrator.tracking import SweepRun, compare_url

@@ -22,17 +22,15 @@ from ray import tune
 
 from orchestrator.cluster import Resources
 from orchestrator.progress import Progress
-from orchestrator.rungs import REFERENCE_TRIAL, ReferenceSafeASHA
-from orchestrator.searcher import METRIC, StudySearch, ended_as_planned
+from orchestrator.rungs import ReferenceSafeASHA
+from orchestrator.searcher import StudySearch
 from orchestrator.settings import SweepSettings
 from orchestrator.trials import TrialRecord, trial_name
 from search_spaces import Space
 from trainables.trial import DistillationTrial
 from trainables.workbench import TrialWork
 
-__all__ = [
-    "METRIC", "REFERENCE_TRIAL", "SearchOutcome", "ended_as_planned", "error_line", "read_trials", "run_search",
-]  # fmt: skip
+__all__ = ["SearchOutcome", "error_line", "read_trials", "run_search"]
 
 LOST_PROCESSES = 3
 """How often a trial whose process was lost is begun again; nodes that were taken away are not counted."""

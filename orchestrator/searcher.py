@@ -82,8 +82,11 @@ class StudySearch(Searcher):
         )
         for point in space.points():
             self.study.enqueue_trial(point, skip_if_exists=True)
-        self._most = trials
-        self._unfinished: list[FrozenTrial | optuna.Trial] = list(self.study.get_trials(states=(TrialState.RUNNING,)))
+        begun = [trial for trial in self.study.get_trials() if trial.state != TrialState.WAITING]
+        self._new = trials - len(begun)  # Tune asks for proposals all the time, also when there are none
+        self._unfinished: list[FrozenTrial | optuna.Trial] = [
+            trial for trial in begun if trial.state == TrialState.RUNNING
+        ]
         self._trials: dict[str, optuna.Trial] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a word
@@ -151,8 +154,10 @@ class StudySearch(Searcher):
         return optuna.Trial(self.study, self._unfinished.pop(0)._trial_id) if self._unfinished else None
 
     def _next_new(self) -> optuna.Trial | None:
-        begun = sum(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
-        return self.study.ask() if begun < self._most else None
+        if self._new <= 0:
+            return None
+        self._new -= 1
+        return self.study.ask()
 
     def _end(self, trial: optuna.Trial, state: TrialState, **facts: str) -> None:
         for name, value in facts.items():

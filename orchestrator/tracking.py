@@ -20,7 +20,8 @@ from orchestrator.delivery import FILE, PARAMS, RUN, STATUS, TAGS, MlflowService
 from orchestrator.errors import ClusterError
 from orchestrator.figures import draw_set
 from orchestrator.journal import METRICS, Journal
-from orchestrator.search import METRIC, ended_as_planned, error_line
+from orchestrator.search import error_line
+from orchestrator.searcher import METRIC, ended_as_planned
 from orchestrator.sender import Refused, Sender, Unavailable
 from orchestrator.settings import Workdir
 from orchestrator.trials import TrialRecord, images_of, trial_name

@@ -3,9 +3,7 @@
 An expert's file grows while it is trained, so that little is lost with an actor: another goes on from the file's end.
 """
 
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,10 @@ from trainables.config import ExpertRecipe
 from trainables.datasets import load
 from trainables.experts import DivergedExpert, ExpertState, ExpertTrainer, experts_at_once, fits_gpu
 from trainables.networks import ConvNet
+from trainables.pace import WritingPace
 from trainables.trajectories import ExpertFile, TrajectoryStore
 
-__all__ = ["ExpertActor", "ExpertWork", "Progress", "WritingPace"]
-
-WRITING_SHARE = 1 / 20
-"""Of the time that training takes, what writing experts that are not at the horizon may add."""
+__all__ = ["ExpertActor", "ExpertWork", "Progress"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,31 +168,6 @@ class ExpertActor:
             diverged=diverged,
             under_way=any(epoch < self._work.epochs for epoch in epochs.values()),
         )
-
-
-class WritingPace:
-    """Says when experts under way are worth writing: at once, to learn what it costs, then as seldom as that asks."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start.
-
-        Args:
-            clock: Seconds since any moment, never going back.
-        """
-        self._clock = clock
-        self._ended, self._cost = clock(), 0.0
-
-    def due(self) -> bool:
-        """Tell whether the last writing's time is at most the share allowed of the time since."""
-        return self._cost <= WRITING_SHARE * (self._clock() - self._ended)
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measure a writing."""
-        began = self._clock()
-        yield
-        self._ended = self._clock()
-        self._cost = self._ended - began
 
 
 @dataclass(kw_only=True)

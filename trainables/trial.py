@@ -21,12 +21,10 @@ from trainables.distillation import Iteration
 from trainables.errors import ConfigError
 from trainables.files import is_disk_full
 from trainables.labels import label_inconsistency
+from trainables.pace import WritingPace
 from trainables.workbench import TrialWork, Workbench
 
 __all__ = ["DistillationTrial"]
-
-CHECKPOINT_SHARE = 1 / 20
-"""Share of a trial's time that may go into checkpoints within a rung."""
 
 
 class _Done(NamedTuple):
@@ -96,7 +94,7 @@ class DistillationTrial(tune.Trainable):
         )
         self._settings = dict(config)
         self._began, self._seconds_before = time.perf_counter(), 0.0
-        self._saved, self._saving_seconds = self._began, 0.0
+        self._pace = WritingPace()
         self._done, self._unconfirmed, self._fault = [], None, None
         try:
             self._distiller = self._bench.distiller(config)
@@ -120,7 +118,6 @@ class DistillationTrial(tune.Trainable):
 
     def _save(self, unconfirmed: dict[str, Any] | None) -> None:
         """Write the checkpoint: of a rung with its result, or of one under way."""
-        began = time.perf_counter()
         state = {
             **self._distiller.state_dict(),
             "settings": self._settings,
@@ -129,9 +126,8 @@ class DistillationTrial(tune.Trainable):
             "unconfirmed": unconfirmed,
             "micro_batch": self._distiller.matcher.step.micro_batch,
         }
-        write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
-        self._saved = time.perf_counter()
-        self._saving_seconds = self._saved - began
+        with self._pace.measured():
+            write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
 
     @property
     def _seconds(self) -> float:
@@ -146,7 +142,7 @@ class DistillationTrial(tune.Trainable):
             began = time.perf_counter()
             each = self._iterate()
             self._done.append(_Done(each.loss, each.finite, each.skipped, each.floored, time.perf_counter() - began))
-            if (time.perf_counter() - self._saved) * CHECKPOINT_SHARE > self._saving_seconds:
+            if self._pace.due():
                 self._save(None)
 
     def _iterate(self) -> Iteration:

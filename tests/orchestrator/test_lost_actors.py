@@ -91,7 +91,7 @@ def noting(folder: Path) -> type:
 
     class Noting(ACTOR):
         def begin(self, experts: Any, extendable: Any) -> Any:
-            trainables.actor.WRITING_SHARE = 1e9  # in the actor's own process
+            trainables.pace.WRITING_SHARE = 1e9  # in the actor's own process
             for expert in experts:
                 (folder / f"trainer-{expert}").write_text(str(os.getpid()))
             return super().begin(experts, extendable)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from references import module_of, relative_error, vector_of
 
-from trainables.actor import WRITING_SHARE, ExpertActor, ExpertWork, WritingPace
+from trainables.actor import ExpertActor, ExpertWork
 from trainables.augmentation import Augmentation
 from trainables.config import ExpertRecipe
 from trainables.datasets import ImageDataset
@@ -25,6 +25,7 @@ from trainables.experts import (
     sam_perturbation,
 )
 from trainables.networks import ConvNet
+from trainables.pace import WRITING_SHARE, WritingPace
 from trainables.seeding import generator
 from trainables.trajectories import TrajectoryStore
 

@@ -167,7 +167,7 @@ class TestRung:
     def test_goes_on_from_within_a_rung_bit_for_bit(self, trial, options, monkeypatch):
         first, undisturbed = trial(**options), trial(**options)
         first.step()
-        monkeypatch.setattr("trainables.trial.CHECKPOINT_SHARE", 1e9)
+        monkeypatch.setattr("trainables.pace.WRITING_SHARE", 1e9)
         with pytest.MonkeyPatch.context() as patch:  # a process that dies as soon as it comes to validate
             patch.setattr(first._bench, "validate", lambda *_: sys.exit("killed"))
             with pytest.raises(SystemExit):
