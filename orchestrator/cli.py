@@ -1,6 +1,7 @@
 """What the commands' command lines share: options, and how an error ends a command."""
 
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from trainables.files import is_disk_full
 __all__ = [
     "DURATION",
     "SIZE",
-    "check_share",
     "data_option",
     "expert_options",
     "load_space",
@@ -97,6 +97,27 @@ class _Size(click.ParamType):
 
 SIZE = _Size()
 
+
+class _Share(click.ParamType):
+    """A share of one GPU, or `auto`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return GPUs, in (0, 1], or `auto`."""
+        if value == "auto":
+            return "auto"
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is no share of a GPU; write auto, or a number above 0 and at most 1", param, ctx)
+        return share
+
+
+SHARE = _Share()
+
 workdir_option = click.option(
     "--workdir", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
     help="Folder for datasets, experts, sweeps and the MLflow and Optuna databases.",
@@ -123,7 +144,8 @@ _EXPERT_OPTIONS = (
         help="Workers at once; default: all that fit. On a cluster so many are asked for, though fewer fit now.",
     ),
     click.option(
-        "--gpus-per-trial", type=float, metavar="F", help="Share of a GPU a worker takes; default: 1, or a CPU."
+        "--gpus-per-trial", type=SHARE, metavar="F",
+        help="Share of a GPU a worker takes, or auto: as the measured memory of a trial allows; default: 1, or a CPU.",
     ),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the space."),
     click.option("--retrain-corrupt", is_flag=True, help="Train experts again whose files are corrupt."),
@@ -143,12 +165,6 @@ def expert_options(command: Command) -> Command:
     for option in reversed(_EXPERT_OPTIONS):
         command = option(command)
     return command
-
-
-def check_share(gpus_per_trial: float | None) -> None:
-    """Refuse what is no share of a GPU."""
-    if gpus_per_trial is not None and not 0 < gpus_per_trial <= 1:
-        raise UserError(f"--gpus-per-trial is larger than 0 and at most 1, not {gpus_per_trial:g}")
 
 
 def load_space(name: str, overrides: tuple[str, ...], preset: str | None = None, **options: int | None) -> Space:

@@ -20,7 +20,12 @@ from orchestrator.autoscaler import ask_for, cannot_come, let_go
 from orchestrator.errors import ClusterError, UserError
 from trainables.allocator import ALLOCATOR
 
-__all__ = ["Resources", "code_environment", "connected"]
+__all__ = ["AUTO", "Resources", "Share", "code_environment", "connected", "measure"]
+
+AUTO = "auto"
+Share = float | str | None
+"""GPUs of a worker as asked for; AUTO: what a trial is measured to need, and a whole one until then; None: a whole one
+where one is up, else none."""
 
 OBJECT_STORE_BYTES = 200 * 2**20  # experts and datasets are memory-mapped files, not objects
 NODE_TIMEOUT_S = 900.0
@@ -110,12 +115,12 @@ def _shares(gpus_per_trial: float) -> int:
 
 
 @contextmanager
-def connected(address: str, gpus_per_trial: float | None, concurrent: int | None = None) -> Iterator[Resources]:
+def connected(address: str, gpus_per_trial: Share, concurrent: int | None = None) -> Iterator[Resources]:
     """Start an embedded Ray (`local`) or join a cluster that answers (see `address`), and leave it at the end.
 
     Args:
         address: Where Ray is.
-        gpus_per_trial: GPUs of a worker; None: one where one is up, else none.
+        gpus_per_trial: GPUs of a worker.
         concurrent: Workers to ask a joined cluster for, though fewer fit; None: those that fit.
 
     Raises:
@@ -173,11 +178,10 @@ def _stop_in_order(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)  # Tune is running, and this is its signal to stop in order
 
 
-def _resources(address: str, gpus_per_trial: float | None, concurrent: int | None) -> Resources:
-    if gpus_per_trial is None:
-        gpus_per_trial = 1.0 if measure(0).gpus else 0.0
-    if not 0 <= gpus_per_trial <= 1:
-        raise UserError(f"--gpus-per-trial is a share of one GPU, larger than 0 and at most 1, not {gpus_per_trial:g}")
+def _resources(address: str, share: Share, concurrent: int | None) -> Resources:
+    if isinstance(share, str):  # AUTO
+        share = 1.0
+    gpus_per_trial = share if share is not None else 1.0 if measure(0).gpus else 0.0
     offered = measure(gpus_per_trial)
     if not offered.room and address == "local":
         raise _no_room(address, gpus_per_trial)

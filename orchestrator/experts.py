@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import check_share, expert_options, load_space, one_line_errors, preset_option, space_option
+from orchestrator.cli import expert_options, load_space, one_line_errors, preset_option, space_option
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.settings import SweepSettings, Workdir
@@ -181,14 +181,13 @@ def main(
     data: Path | None,
     address: str,
     concurrent: int | None,
-    gpus_per_trial: float | None,
+    gpus_per_trial: float | str | None,
     overrides: tuple[str, ...],
     retrain_corrupt: bool,
     quiet: bool,
     preset: str | None,
 ) -> None:
     """Run the expert stage alone."""
-    check_share(gpus_per_trial)
     space = load_space(space_name, overrides, preset, expert_count=experts)
     settings = SweepSettings(
         space=space, name="experts", seed=0, workdir=Workdir(workdir), address=address, data=data,

@@ -96,8 +96,8 @@ class SweepSettings:
     address: str = "local"
     concurrent: int | None = None
     """Trials at once; None: as many as the resources allow."""
-    gpus_per_trial: float | None = None
-    """GPUs of a trial; None: one where there is a GPU, else none."""
+    gpus_per_trial: float | str | None = None
+    """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
     """Seconds after which the search starts no more and stops what runs."""
     memory_budget_bytes: float | None = None

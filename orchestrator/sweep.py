@@ -13,7 +13,6 @@ from orchestrator.address import check_answers
 from orchestrator.cli import (
     DURATION,
     SIZE,
-    check_share,
     expert_options,
     load_space,
     one_line_errors,
@@ -80,7 +79,7 @@ def main(
     resume: str | None,
     plan: bool,
     concurrent: int | None,
-    gpus_per_trial: float | None,
+    gpus_per_trial: float | str | None,
     time_budget: float | None,
     memory_budget: float | None,
     address: str,
@@ -93,7 +92,6 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line, then plan or run."""
-    check_share(gpus_per_trial)
     if resume is not None:
         settings = _resumed(context, resume)
     elif space_name is None:
@@ -173,9 +171,11 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
 
 def _run_stages(settings: SweepSettings, resources: "Resources", console: "Console") -> dict[str, Any]:
     """Run what is left of the stages and return what result.json holds; every stage knows what is done of it."""
+    from orchestrator.cluster import AUTO
     from orchestrator.compilation import decide_compilation
     from orchestrator.experts import check_experts, ensure_experts
     from orchestrator.finals import name_finals, run_finals
+    from orchestrator.gpu_share import share_gpus
     from orchestrator.inputs import prepare_inputs
     from orchestrator.live import SearchView
     from orchestrator.outcome import collect_result, leave_files, leave_unfinished, read_synthetic_sets
@@ -207,6 +207,9 @@ def _run_stages(settings: SweepSettings, resources: "Resources", console: "Conso
         view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
         tracking = TrackingCallback(run, inputs.dataset, iterations, settings.checkpoints)
         work = inputs.trial_work(resources, compiled=compiled)
+        if settings.gpus_per_trial == AUTO:
+            resources = share_gpus(settings.space, resources, work, console)
+            work = inputs.trial_work(resources, compiled=compiled)
         with resources.requested(resources.workers(settings.concurrent)):
             outcome = run_search(settings, resources, work, progress, [view, tracking])
         trials = outcome.trials
