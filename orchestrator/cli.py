@@ -60,6 +60,15 @@ def _end(error: Exception, code: int) -> None:
     sys.exit(code)
 
 
+class _Refused(click.ClickException):
+    """A value that is none of its kind, said in one line: click's own errors add two about the usage."""
+
+    exit_code = UserError.exit_code
+
+    def __init__(self, param: click.Parameter | None, message: str) -> None:
+        super().__init__(f"{param.opts[0]}: {message}" if param else message)
+
+
 class _Duration(click.ParamType):
     """A time such as 90s, 45m, 2h or 1.5d; a bare number is seconds."""
 
@@ -72,7 +81,7 @@ class _Duration(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip())
         if not match or float(match[1]) == 0:
-            self.fail(f"{value!r} is no duration; write 90s, 45m, 2h or 1.5d", param, ctx)
+            raise _Refused(param, f"{value!r} is no duration; write 90s, 45m, 2h or 1.5d")
         return float(match[1]) * self._seconds[match[2]]
 
 
@@ -91,7 +100,7 @@ class _Size(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MG]I?B|B)", value.strip().upper())
         if not match or float(match[1]) == 0:
-            self.fail(f"{value!r} is no amount of memory; write 800MB or 4GB", param, ctx)
+            raise _Refused(param, f"{value!r} is no amount of memory; write 800MB or 4GB")
         return float(match[1]) * self._bytes[match[2]]
 
 
@@ -112,7 +121,7 @@ class _Share(click.ParamType):
         except ValueError:
             share = math.nan
         if not 0 < share <= 1:
-            self.fail(f"{value!r} is no share of a GPU; write auto, or a number above 0 and at most 1", param, ctx)
+            raise _Refused(param, f"{value!r} is no share of a GPU; write auto, or a number above 0 and at most 1")
         return share
 
 
