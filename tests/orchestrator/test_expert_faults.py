@@ -29,7 +29,8 @@ from tests.orchestrator.conftest import ROOT, assert_refused, run
 from trainables.files import is_disk_full, write_atomically
 
 # Longer than the space needs, so that there is a middle to disturb.
-OVERRIDES = ("horizon_epochs=80", "expert_momentum=0.9")
+HORIZON = 48
+OVERRIDES = (f"horizon_epochs={HORIZON}", "expert_momentum=0.9")
 COMMAND = ("--space", "digits", *(word for override in OVERRIDES for word in ("--set", override)))
 
 
@@ -100,7 +101,7 @@ def test_the_command_goes_on_where_it_was_killed(undisturbed: Path, tmp_path: Pa
         process.wait()
     killed = snapshots(tmp_path)
     assert list(tmp_path.glob("experts/*/manifest.json")) == []  # no expert was finished, and none was listed
-    assert max(killed.values()) <= 80
+    assert max(killed.values()) <= HORIZON
     done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert went_on_from(done.stdout) >= sum(rows - 1 for rows in killed.values())  # its actors outlive it a little
@@ -149,14 +150,14 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_harms_no_file(undisturbed: Path, tmp_path: Path) -> None:
     disk = tmp_path / "experts"
-    with small_disk(disk, "4m"):
+    with small_disk(disk, "3m"):
         done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
         assert_refused(
             done, f"the disk of {disk}", "is full", "MB more are needed there for expert", "run the same command again",
             code=3,
         )  # fmt: skip
         before = snapshots(tmp_path)  # every file can be read
-        assert before and 1 < max(before.values()) < 81
+        assert before and 1 < max(before.values()) < HORIZON + 1
         subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
         done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -181,7 +182,7 @@ def test_a_disk_without_room_for_the_manifest_is_told(tmp_path: Path) -> None:
         space = load_space("digits", OVERRIDES, expert_count=1)
         settings = SweepSettings(space=space, name="experts", seed=0, workdir=Workdir(tmp_path))
         inputs = prepare_inputs(settings, Console(file=io.StringIO()))
-        inputs.store.write(0, [torch.zeros(inputs.network.parameters)] * 81, [0.5] * 80)
+        inputs.store.write(0, [torch.zeros(inputs.network.parameters)] * (HORIZON + 1), [0.5] * HORIZON)
         inputs.store.lock_path.touch()
         filler = tmp_path / "experts" / "filler"
         with filler.open("wb", buffering=0) as file, pytest.raises(OSError):

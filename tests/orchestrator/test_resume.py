@@ -60,13 +60,6 @@ def a_final_is_measured(workdir: Path, name: str) -> bool:
     return path.exists() and bool(json.loads(path.read_text())["finals"])
 
 
-MOMENTS = {
-    "experts": an_expert_is_under_way,
-    "search": a_trial_ended_and_the_next_has_a_rung,
-    "finals": a_final_is_measured,
-}
-
-
 def study(workdir: Path, name: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{workdir / 'optuna.db'}").trials
 
@@ -104,14 +97,11 @@ def tracked(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_sweep_killed_and_resumed_is_the_undisturbed_one_bit_for_bit(
-    first: Sweep, moment: str, tmp_path: Path
-) -> None:
-    workdir = tmp_path if moment == "experts" else first.workdir
-    name = f"killed-in-{moment}"
-    kill_when(begin(workdir, name), lambda: MOMENTS[moment](workdir, name))
-    resumed = resume(workdir, name)
+def test_a_sweep_killed_at_three_moments_is_the_undisturbed_one_bit_for_bit(first: Sweep, tmp_path: Path) -> None:
+    for reached in (an_expert_is_under_way, a_trial_ended_and_the_next_has_a_rung, a_final_is_measured):
+        sweep = begin(tmp_path, "killed")  # the same command goes on
+        kill_when(sweep, lambda reached=reached: reached(tmp_path, "killed"))  # type: ignore[misc]
+    resumed = resume(tmp_path, "killed")
 
     assert rows(resumed) == rows(first)
     assert tracked(resumed) == tracked(first)
@@ -120,7 +110,7 @@ def test_a_sweep_killed_and_resumed_is_the_undisturbed_one_bit_for_bit(
     images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (first, resumed)]
     assert torch.equal(*images)
 
-    again = resume(workdir, name)  # there is nothing left to do
+    again = resume(tmp_path, "killed")  # there is nothing left to do
     assert again.result == resumed.result and "best trial" in again.output
 
 
