@@ -237,13 +237,14 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
     for heading in ("nodes", "trials", "overhead a trial, s", "efficiency", "results / s", "driver, CPU ms a result"):
         by_nodes.add_column(heading, justify="right")
     by_trials = Table(title="A search that has trials behind it, which cost nothing themselves", title_justify="left")
-    for heading in ("trials before", "s a trial", "results / s", "driver peak, MiB"):
+    for heading in ("trials before", "s a trial", "results / s", "MLflow entries / s", "driver peak, MiB"):
         by_trials.add_column(heading, justify="right")
     for record in records:
         if record["benchmark"] == "trials":
+            written = record["mlflow_entries_a_second"]
             by_trials.add_row(
                 f"{record['before']:,}", f"{record['overhead_s_a_trial']:.2f}", f"{record['results_a_second']:.1f}",
-                f"{record['driver_peak_bytes'] / 2**20:,.0f}",
+                f"{written:.0f}" if written else "all in time", f"{record['driver_peak_bytes'] / 2**20:,.0f}",
             )  # fmt: skip
         elif record["computed"]:
             by_nodes.add_row(

@@ -87,6 +87,7 @@ class SearchView(tune.Callback):
     ) -> None:
         """Take note of a rung."""
         self._name(trial)
+        self._ended.pop(trial.config["trial_number"], None)  # one whose process was lost goes on
         self._rungs.setdefault(trial.config["trial_number"], []).append((result["iteration"], result[METRIC]))
         self._draw()
 
@@ -96,10 +97,10 @@ class SearchView(tune.Callback):
         self._end(trial, "finished" if finished else "pruned")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take note of a trial that failed, and say why at once."""
+        """Take note of a trial that an error ended, and say so at once; if its process was lost, it goes on later."""
         self._end(trial, "failed")
         name = self._name(trial)
-        self._console.print(f"{name} failed: {error_line(trial)}; traceback in {trial.path}/error.txt")
+        self._console.print(f"{name} was ended by an error: {error_line(trial)}; traceback in {trial.path}/error.txt")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Stop drawing."""

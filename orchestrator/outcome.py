@@ -6,6 +6,7 @@ from typing import Any
 import ray
 import torch
 
+from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets, draw_study, draw_trials
 from orchestrator.inputs import Inputs
@@ -115,6 +116,7 @@ def collect_result(
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
         "finals": finals,
+        "comparisons": compare_finals(finals),
         **({"study": study} if settings.space.variants else {}),
         "experts": experts.facts() if experts else None,
         "seconds": seconds,
@@ -225,7 +227,7 @@ def _initial(inputs: Inputs, initialization: str, repeat: int) -> torch.Tensor:
         fixed["ipc"],
         repeat_seed(inputs.settings.seed, repeat),
         network=inputs.network,
-        trajectories=inputs.store.open(range(fixed["expert_count"]), epochs),
+        trajectories=inputs.store.open(range(fixed["expert_count"] if initialization == "correct" else 0), epochs),
         epoch=epochs,
         device=torch.device("cpu"),
     )

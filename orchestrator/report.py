@@ -103,8 +103,11 @@ def write_report(
         _counts(result, space.reference),
         *(_study_parts(result["study"], space, rows) if space.variants else ()),
         "## On the test split",
-        f"Read once, after the search. {protocol} Mean ± standard deviation over fresh networks.",
+        f"Read once, after the search. {protocol} Mean ± standard deviation over fresh networks; network k starts "
+        "alike for every set. This is the chance of evaluating these sets; how much another distillation would differ, "
+        "a study's repeats tell.",
         _finals_table(result["finals"]),
+        *_difference_parts(result["comparisons"]),
         "![Synthetic images before and after](figures/synthetic.png)",
         "## Trials, best first",
         "Accuracy on the validation split, which neither experts nor distillation saw; those that went furthest first.",
@@ -135,10 +138,29 @@ def _study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]
         "Mean ± standard deviation over n repeats: distillations, each with a seed of its own. A repeat's value is "
         f"{networks}. Accuracy, F1 and recall are those on the test split; labels are hard and in default order.",
         summary,
+        *_difference_parts(study["comparisons"]),
         "![Variants](figures/study.png)",
         data,
         "![Synthetic images by variant](figures/variants.png)",
     ]
+
+
+def _difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
+    """Return what a report says of a family of differences: their table, and which test was used and why."""
+    if not comparisons:
+        return []
+    headings = ["difference in accuracy", "", "95 % interval", "effect size", "test", "p", "p, Holm", "significant"]
+    rows = []
+    for each in comparisons:
+        between = f"{FINAL_NAMES.get(each['a'], each['a'])} − {FINAL_NAMES.get(each['b'], each['b'])}"
+        interval = "–" if each["interval_95"] is None else "{:+.3f} … {:+.3f}".format(*each["interval_95"])
+        figures = [_number(each[name]) if each[name] is not None else "–" for name in ("effect_size", "p", "p_holm")]
+        verdict = "–" if each["p"] is None else "yes" if each["significant"] else "no"
+        rows.append(
+            [between, f"{each['difference']:+.3f}", interval, figures[0], each["test"] or "–", *figures[1:], verdict]
+        )
+    notes = "; ".join(dict.fromkeys(each["note"] for each in comparisons))
+    return [_markdown(headings, rows), f"Which test: {notes}. Corrected for {len(comparisons)} by Holm's procedure."]
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:

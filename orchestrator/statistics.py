@@ -1,18 +1,169 @@
-"""Summaries of repeated measurements."""
+"""Statistics of repeated measurements: summaries with intervals, tests of differences, correction for many tests.
 
+Which test decides is fixed before anything is measured. Where the values pair (the same seed on both sides), it is the
+exact paired permutation test, which assumes nothing but that the sign of a difference is chance under the null; with
+fewer than six pairs it cannot reach 5 %, and then, and where nothing pairs, it is Welch's t test, which assumes nearly
+normal values and no common variance.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-__all__ = ["summarize"]
+__all__ = ["ALPHA", "Comparison", "compare", "holm", "summarize"]
+
+ALPHA = 0.05
+"""Level of tests; intervals have 1 − ALPHA."""
+LEAST = 3
+"""Values a side from which on a test is made at all."""
+ALL_SIGNS = 20
+"""Pairs up to which every assignment of signs is looked at; with more, a fixed sample of them is."""
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, sample standard deviation (n − 1; 0 for one value), n and the values themselves."""
+    """Return mean, sample standard deviation (n − 1; 0 for one value), n, the values, and the mean's 95 % interval.
+
+    The interval is Student's, None for one value.
+    """
+    mean = float(np.mean(values))
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    half = _quantile(len(values) - 1) * std / math.sqrt(len(values)) if len(values) > 1 else None
     return {
-        "mean": float(np.mean(values)),
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        "mean": mean,
+        "std": std,
         "n": len(values),
         "values": [float(value) for value in values],
+        "interval_95": None if half is None else [mean - half, mean + half],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A difference of two means, and whether chance explains it."""
+
+    difference: float
+    """Mean of the first less mean of the second."""
+    interval_95: tuple[float, float] | None
+    """The difference's interval: of Student's t on the pairs, or Welch's; None where there are too few values."""
+    effect_size: float | None
+    """In standard deviations: of the differences where the values pair (Cohen's d_z), else pooled, with Hedges'
+    correction; None where there are too few values, or none differ."""
+    welch_p: float | None
+    """Two-sided p of Welch's t test."""
+    permutation_p: float | None
+    """Two-sided p of the paired permutation test."""
+    test: str | None
+    """The test that decides."""
+    p: float | None
+    """Its p; None if there are too few values."""
+    p_holm: float | None = None
+    """The same corrected for all comparisons of a family; see `holm`."""
+    note: str
+    """Why this test, or why none."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant, corrected if it was."""
+        p = self.p if self.p_holm is None else self.p_holm
+        return p is not None and p <= ALPHA
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> Comparison:
+    """Return the difference of two means with its test.
+
+    Args:
+        ours: Independent measurements.
+        theirs: Those to compare with.
+        paired: Whether the k-th of both share a seed; then there are equally many.
+
+    Raises:
+        ValueError: Values that pair are not equally many.
+    """
+    a, b = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    if paired and len(a) != len(b):
+        raise ValueError(f"values that pair are equally many, not {len(a)} and {len(b)}")
+    difference = float(a.mean() - b.mean())
+    least = min(len(a), len(b))
+    if least < LEAST:
+        return Comparison(
+            difference=difference, interval_95=None, effect_size=None, welch_p=None, permutation_p=None, test=None,
+            p=None, note=f"no test: n = {least}, and fewer than {LEAST} values say too little of chance",
+        )  # fmt: skip
+    welch_p = _welch(a, b)
+    permutation_p = _permutation(a - b) if paired else None
+    smallest = 2 * 0.5 ** len(a)  # of all assignments of signs, the one that was seen and its mirror image
+    if permutation_p is not None and smallest <= ALPHA:
+        test, p, note = "paired permutation", permutation_p, f"the seeds pair, n = {len(a)}"
+    elif paired:
+        note = f"{len(a)} pairs cannot reach p ≤ {ALPHA:g} in the permutation test (at best {smallest:g}): 6 can"
+        test, p = "Welch", welch_p
+    else:
+        test, p, note = "Welch", welch_p, f"no seeds pair, n = {len(a)} and {len(b)}"
+    return Comparison(
+        difference=difference, interval_95=_interval(a, b, paired=paired), effect_size=_effect(a, b, paired=paired),
+        welch_p=welch_p, permutation_p=permutation_p, test=test, p=p, note=note,
+    )  # fmt: skip
+
+
+def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return a family's comparisons with p corrected by Holm's step-down: the chance of any false alarm stays at ALPHA.
+
+    Comparisons without a test are not counted. Holm (1979).
+    """
+    tested = [(each.p, number) for number, each in enumerate(comparisons) if each.p is not None]
+    corrected = list(comparisons)
+    largest = 0.0
+    for rank, (p, number) in enumerate(sorted(tested)):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        corrected[number] = replace(comparisons[number], p_holm=largest)
+    return corrected
+
+
+def _quantile(degrees: float) -> float:
+    return float(stats.t.ppf(1 - ALPHA / 2, degrees))
+
+
+def _welch(a: np.ndarray, b: np.ndarray) -> float:
+    if a.std() == b.std() == 0:  # the statistic is 0/0 or infinite
+        return 1.0 if a.mean() == b.mean() else 0.0
+    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def _permutation(differences: np.ndarray) -> float:
+    if len(differences) <= ALL_SIGNS:
+        signs = 1 - 2 * ((np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences))) & 1)
+        extra = 0  # what was seen is among them
+    else:
+        signs = 1 - 2 * np.random.default_rng(0).integers(0, 2, (100_000, len(differences)))
+        extra = 1
+    seen = abs(differences.sum())
+    sums = np.abs(signs @ differences)
+    as_far = np.count_nonzero(sums >= seen * (1 - 1e-12))  # sums of the same numbers may differ by a rounding
+    return float((as_far + extra) / (len(signs) + extra))
+
+
+def _interval(a: np.ndarray, b: np.ndarray, *, paired: bool) -> tuple[float, float]:
+    difference = float(a.mean() - b.mean())
+    if paired:
+        half = _quantile(len(a) - 1) * float((a - b).std(ddof=1)) / math.sqrt(len(a))
+    else:
+        shares = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
+        if not shares.any():
+            return difference, difference
+        degrees = shares.sum() ** 2 / (shares**2 / [len(a) - 1, len(b) - 1]).sum()
+        half = _quantile(degrees) * math.sqrt(shares.sum())
+    return difference - half, difference + half
+
+
+def _effect(a: np.ndarray, b: np.ndarray, *, paired: bool) -> float | None:
+    if paired:
+        spread, correction = float((a - b).std(ddof=1)), 1.0
+    else:
+        degrees = len(a) + len(b) - 2
+        spread = math.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / degrees)
+        correction = 1 - 3 / (4 * degrees - 1)
+    return float(a.mean() - b.mean()) / spread * correction if spread else None

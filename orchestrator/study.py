@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.comparisons import compare_variants
 from orchestrator.statistics import summarize
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
@@ -44,7 +45,7 @@ def study_rows(
 
 
 def summarize_study(space: Space, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `study` of result.json: by variant what it sets, and mean, std and n over its repeats.
+    """Return `study` of result.json: by variant what it sets, and mean, std and n over its repeats; the differences.
 
     A repeat's value is the mean over its networks, so n counts distillations, and std is how much those differ. A
     variant without any repeat that did all its iterations has null in place of a summary.
@@ -59,7 +60,7 @@ def summarize_study(space: Space, rows: Sequence[Mapping[str, Any]]) -> dict[str
                 for metric in ("validation_accuracy", *_TESTED)
             },
         }
-    return {"variants": variants}
+    return {"variants": variants, "comparisons": compare_variants(rows)}
 
 
 def write_study(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,53 @@
+"""Which differences a sweep found that chance does not explain: between its finals, and between a study's variants."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from orchestrator.statistics import compare, holm
+
+__all__ = ["compare_finals", "compare_variants"]
+
+
+def compare_finals(finals: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the winner's differences in test accuracy from every other set, corrected as one family.
+
+    Network k starts from the same parameters for every set, so the values pair. They are those of fresh networks on
+    one distillation each: what they say of chance is that of evaluating these sets, not of distilling others.
+
+    Args:
+        finals: `finals` of result.json.
+    """
+    values = {name: dict(enumerate(metrics["accuracy"]["values"])) for name, metrics in finals.items()}
+    # The winner may be the reference setting's own trial: there is nothing to compare then.
+    others = [name for name in values if name != "winner" and values[name] != values["winner"]]
+    return _family(values, [("winner", other) for other in others]) if "winner" in values else []
+
+
+def compare_variants(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the differences in test accuracy between all variants of a study, corrected as one family.
+
+    A value is a repeat: a distillation with a seed of its own, shared by all variants, so the values pair where both
+    have the same repeats.
+
+    Args:
+        rows: A row a variant and repeat; see `study.study_rows`.
+    """
+    values: dict[str, dict[Any, float]] = {}
+    for row in rows:
+        values.setdefault(row["variant"], {})[row["repeat"]] = row["accuracy"]
+    return _family(values, list(combinations(values, 2)))
+
+
+def _family(values: Mapping[str, Mapping[Any, float]], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return the differences of pairs of names whose values are known by seed."""
+    compared = []
+    for a, b in pairs:
+        seeds, paired = sorted(values[a]), values[a].keys() == values[b].keys()
+        theirs = seeds if paired else sorted(values[b])
+        compared.append(compare([values[a][k] for k in seeds], [values[b][k] for k in theirs], paired=paired))
+    return [
+        {"a": a, "b": b, **asdict(each), "significant": each.significant}
+        for (a, b), each in zip(pairs, holm(compared), strict=True)
+    ]

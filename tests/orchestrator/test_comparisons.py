@@ -1,0 +1,59 @@
+"""Which values are compared with which, and what pairs."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.comparisons import compare_finals, compare_variants
+from orchestrator.report import _difference_parts
+from orchestrator.statistics import compare, summarize
+
+
+def finals(**values: list[float]) -> dict[str, Any]:
+    return {name: {"accuracy": summarize(each)} for name, each in values.items()}
+
+
+SIX = [0.71, 0.72, 0.73, 0.74, 0.75, 0.77]
+
+
+def rows(variant: str, accuracies: dict[int, float]) -> list[dict[str, Any]]:
+    return [{"variant": variant, "repeat": repeat, "accuracy": accuracy} for repeat, accuracy in accuracies.items()]
+
+
+def test_the_winner_is_compared_with_every_other_set_network_by_network() -> None:
+    lower = [value - 0.1 for value in SIX[:3]] + [value - 0.2 for value in SIX[3:]]
+    records = compare_finals(finals(winner=SIX, random_real=lower, full_data=[value + 0.2 for value in SIX]))
+    assert [(each["a"], each["b"]) for each in records] == [("winner", "random_real"), ("winner", "full_data")]
+    assert records[0]["difference"] == pytest.approx(0.15)
+    assert records[0]["test"] == "paired permutation" and records[0]["p"] == 2 / 64 and records[0]["p_holm"] == 4 / 64
+    assert not records[0]["significant"]
+
+
+def test_a_winner_that_is_the_reference_itself_is_not_compared_with_it() -> None:
+    records = compare_finals(finals(winner=SIX, paper_setting=SIX, random_real=SIX[::-1]))
+    assert [each["b"] for each in records] == ["random_real"]
+    assert compare_finals({}) == []
+
+
+def test_repeats_pair_by_their_seed_and_not_by_their_place() -> None:
+    early = dict(enumerate(SIX))
+    late = {repeat: early[repeat] - 0.1 * (repeat + 1) for repeat in reversed(early)}
+    (record,) = compare_variants([*rows("early", early), *rows("late", late)])
+    expected = compare(SIX, [late[repeat] for repeat in range(6)], paired=True)
+    assert (record["p"], record["effect_size"]) == (expected.p, expected.effect_size)
+
+
+def test_repeats_of_which_one_is_missing_do_not_pair() -> None:
+    early, late = dict(enumerate(SIX)), dict.fromkeys(range(1, 7), 0.5)
+    (record,) = compare_variants([*rows("early", early), *rows("late", late)])
+    assert record["test"] == "Welch" and "no seeds pair" in record["note"]
+
+
+def test_the_report_says_the_test_and_why_or_why_none() -> None:
+    table, note = _difference_parts(compare_finals(finals(winner=SIX, random_real=[0.5 + 0.01 * k for k in range(6)])))
+    assert "| best trial − random real images | +0.212 |" in table
+    assert table.endswith("| paired permutation | 0.0312 | 0.0312 | yes |")
+    assert "the seeds pair, n = 6" in note and "Holm" in note
+    table, note = _difference_parts(compare_finals(finals(winner=[0.5, 0.6], random_real=[0.1, 0.2])))
+    assert table.endswith("| – | – | – | – | – | – |") and "no test: n = 2" in note
+    assert _difference_parts([]) == []
