@@ -1,0 +1,110 @@
+"""What M-DATM published, and the setting of one run: the published figures, and what was changed of them by hand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import search_spaces
+from search_spaces import SpaceError, Value, presets
+from search_spaces.vocabulary import VOCABULARY, key
+from trainables.config import DistillationConfig, ExpertRecipe
+
+__all__ = ["CHANGEABLE", "PUBLISHED", "Setting", "changes_of", "setting_of", "settings_of"]
+
+PUBLISHED = {("cifar100", 10): 0.4061, ("tiny_imagenet", 10): 0.1831}
+"""M-DATM's accuracy under the challenge's protocol, by dataset and images per class. METHOD §2."""
+
+_FIXED_HERE = {"ipc", "iterations", "compile", "label_mode", "lr_label", "momentum_label"}
+_OF_CONFIGS = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
+CHANGEABLE = tuple(
+    name
+    for name in VOCABULARY
+    if name in (_OF_CONFIGS | {"T_width", "T_growth", "augmentation", "validation_share"}) - _FIXED_HERE
+)
+"""What `--set` takes; the rest has an option of its own, or is the challenge's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The setting of one run."""
+
+    source: str
+    """Where it comes from, in words."""
+    values: Mapping[str, Any]
+    """All keys of the vocabulary that the source, a default or the command line sets."""
+    changes: Mapping[str, Value]
+    """Those of them that were set by hand."""
+    published_iterations: int
+    config: DistillationConfig
+    recipe: ExpertRecipe
+
+
+def setting_of(dataset: str, ipc: int, *, assignments: Sequence[str], iterations: int | None, compiled: str) -> Setting:
+    """Return a dataset's setting with some of it changed.
+
+    Args:
+        dataset: Its name.
+        ipc: Images per class.
+        assignments: Changes, as NAME=VALUE.
+        iterations: Of the distillation, at most; None: as many as published.
+        compiled: Whether the inner steps are compiled: on or off.
+
+    Raises:
+        SpaceError: No setting is known, or a change cannot be made.
+        ConfigError: The values do not go together.
+    """
+    source, values = settings_of(dataset, ipc)
+    changes = changes_of(assignments)
+    published_iterations = values["iterations"]
+    values |= {**changes, "compile": compiled, "iterations": iterations or published_iterations}
+    values["T"] = values["T_minus"] + values["T_width"]
+    values["T_plus"] = values["T"] + values["T_growth"]
+    return Setting(
+        source=source,
+        values=values,
+        changes=changes,
+        published_iterations=published_iterations,
+        config=DistillationConfig.from_settings(values),
+        recipe=ExpertRecipe.from_settings(values),
+    )
+
+
+def settings_of(dataset: str, ipc: int) -> tuple[str, dict[str, Any]]:
+    """Return where a dataset's setting comes from, and all keys of the vocabulary that it, or a default, sets.
+
+    Raises:
+        SpaceError: There is none.
+    """
+    if (dataset, ipc) == ("digits", 1):
+        space = search_spaces.load("digits")
+        return "ours, the first trial of the space digits: M-DATM has no setting for the digits", space.resolve(
+            space.first()
+        )
+    for name in ("m_datm", "datm_hard"):
+        if (dataset, ipc) in presets.PRESETS[name].figures:
+            defaults = {name: entry.default for name, entry in VOCABULARY.items() if entry.default is not None}
+            figures = {"interval": 1, **defaults, **presets.settings(name, dataset, ipc)}  # 1: a range that stays
+            return presets.PRESETS[name].source, figures
+    known = sorted({("digits", 1), *presets.PRESETS["m_datm"].figures, *presets.PRESETS["datm_hard"].figures})
+    raise SpaceError(
+        f"no setting is known for {dataset} at {ipc} images per class; known: "
+        f"{', '.join(f'{where} at {count}' for where, count in known)}"
+    )
+
+
+def changes_of(assignments: Sequence[str]) -> dict[str, Value]:
+    """Return the settings that NAME=VALUE texts stand for.
+
+    Raises:
+        SpaceError: One has no =, a name that cannot be changed here, or a value that breaks its rule.
+    """
+    changes = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise SpaceError(f"--set takes NAME=VALUE, not {text!r}")
+        entry = key(name)
+        if name not in CHANGEABLE:
+            raise SpaceError(f"--set does not take {name} here; it takes {', '.join(CHANGEABLE)}")
+        changes[name] = entry.parse(value)
+    return changes

@@ -1,0 +1,129 @@
+"""What a headline run leaves behind: a JSON record, the images, and pictures of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.budget import Plan
+from benchmarks.pictures import draw_before_and_after, draw_curve
+from benchmarks.problem import Problem
+from benchmarks.published import PUBLISHED
+from trainables.distillation import Distiller
+from trainables.files import write_atomically
+
+__all__ = ["VERSION", "draw", "new_record", "point_line", "summary", "write", "write_images"]
+
+VERSION = 1
+
+
+def new_record(
+    problem: Problem,
+    plan: Plan,
+    distiller: Distiller,
+    *,
+    budget: float,
+    classes: int,
+    surroundings: Mapping[str, Any],
+    experts: Mapping[str, Any],
+    preparation_seconds: float,
+) -> dict[str, Any]:
+    """Return the record of a run whose distillation is about to begin.
+
+    Args:
+        problem: What is done.
+        plan: How the time is shared out.
+        distiller: The distillation.
+        budget: Seconds for everything.
+        classes: Classes that were asked for; 0: all.
+        surroundings: Where and when it runs.
+        experts: The experts' own record.
+        preparation_seconds: From the last expert to here.
+    """
+    setting, config = problem.setting, problem.config
+    return {
+        "version": VERSION,
+        "benchmark": "headline",
+        "finished": False,
+        "dataset": problem.dataset.name,
+        "ipc": config.ipc,
+        "classes_asked": classes,
+        "budget_s": budget,
+        "source": setting.source,
+        "setting": {**asdict(config), **asdict(setting.recipe), "network": asdict(problem.network)},
+        "augmentation": list(problem.families),
+        "seed": problem.seed,
+        "iterations_of_setting": setting.published_iterations,
+        "surroundings": dict(surroundings),
+        "experts": dict(experts),
+        "micro_batch_images": distiller.matcher.step.micro_batch,
+        "published_accuracy": None if classes else PUBLISHED.get((problem.dataset.name, config.ipc)),
+        "curve": [],
+        "validation": {
+            "epochs": plan.validation_epochs,
+            "networks": 1,
+            "images": len(problem.dataset.split("validation")),
+        },
+        "test_cost": asdict(plan.test_cost),
+        "preparation_seconds": preparation_seconds,
+    }
+
+
+def point_line(point: Mapping[str, Any]) -> str:
+    """Say a point of the curve in one line."""
+    loss = "" if point["matching_loss"] is None else f", matching loss {point['matching_loss']:.4f}"
+    skipped = f", {point['skipped']:,} skipped" if point["skipped"] else ""
+    return f"iteration {point['iteration']:,}: validation {point['validation_accuracy']:.2%}{loss}{skipped}"
+
+
+def write(out: Path, record: Mapping[str, Any]) -> None:
+    """Write the record, replacing the one that is there."""
+    write_atomically(out / "headline.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+
+
+def write_images(out: Path, distiller: Distiller) -> None:
+    """Write the images as they are now, normalised float32 [ipc·C, ch, H, W] in default order."""
+    images = distiller.result_images.detach().cpu().clone()  # the tensor alone, not all of the storage that it views
+    write_atomically(out / "synthetic.pt", partial(torch.save, images))
+
+
+def draw(out: Path, problem: Problem, distiller: Distiller, record: Mapping[str, Any], began: float) -> str:
+    """Draw the images before and after, and the curve; return by what the curve was drawn.
+
+    Args:
+        out: Folder of the pictures.
+        problem: What was done.
+        distiller: The distillation at its end.
+        record: Holds the curve.
+        began: When the experts were done, on the run's clock.
+    """
+    dataset, curve = problem.dataset, record["curve"]
+    draw_before_and_after(
+        out / "images.png",
+        dataset.displayable(distiller.initial_images.cpu()),
+        dataset.displayable(distiller.result_images.detach().cpu()),
+        dataset.classes,
+        f"{distiller.iteration:,} iterations",
+    )
+    seconds, accuracies = ([point[name] for point in curve] for name in ("seconds", "validation_accuracy"))
+    title = f"{dataset.name}, {problem.config.ipc} per class"
+    return draw_curve(out / "curve.png", seconds, accuracies, title, began)
+
+
+def summary(record: Mapping[str, Any], out: Path) -> str:
+    """Return what is printed at the end."""
+    test, published = record["test"], record["published_accuracy"]
+    spread = "" if test["std"] is None else f" ± {test['std']:.2%}"
+    beside = "" if published is None else f"; published: {published:.2%}"
+    lines = [
+        f"\ntest accuracy {test['mean']:.2%}{spread}, n = {test['n']}{beside}",
+        f"{record['seconds']:,.0f} s of {record['budget_s']:,.0f} s",
+        *(f"- {text}" for text in record["deviations"]),
+    ]
+    if record["curve_drawn_by"] != "matplotlib":
+        lines.append(f"matplotlib is not there: the curve was drawn by {record['curve_drawn_by']}")
+    return "\n".join([*lines, f"{out}: headline.json, curve.png, images.png, synthetic.pt"])
