@@ -16,6 +16,7 @@ from search_spaces.presets import PRESETS
 from search_spaces.presets import preset as find_preset
 from trainables.errors import InputError
 from trainables.files import is_disk_full
+from trainables.storage import StorageError
 
 __all__ = [
     "DURATION",
@@ -44,6 +45,8 @@ def one_line_errors(command: Command) -> Command:
             _end(error, error.exit_code)
         except (InputError, SpaceError) as error:
             _end(error, UserError.exit_code)
+        except StorageError as error:
+            _end(error, ClusterError.exit_code)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -128,8 +131,8 @@ class _Share(click.ParamType):
 SHARE = _Share()
 
 workdir_option = click.option(
-    "--workdir", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
-    help="Folder for datasets, experts, sweeps and the MLflow and Optuna databases.",
+    "--workdir", metavar="DIR|URI", default="runs", show_default=True,
+    help="Folder or URI (s3://, gs://) for datasets, experts, sweeps and the MLflow and Optuna databases.",
 )  # fmt: skip
 data_option = click.option(
     "--data", metavar="DIR", type=click.Path(path_type=Path), help="Where the dataset's own files are."

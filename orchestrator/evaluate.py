@@ -55,13 +55,13 @@ def main(
     seed: int,
     json_path: Path | None,
     data: Path | None,
-    workdir: Path,
+    workdir: str,
     quiet: bool,
 ) -> None:
     """Evaluate a set that a sweep or anyone else made."""
     if not synthetic.is_file():
         raise UserError(f"--synthetic {synthetic} is not a file")
-    place = Workdir(workdir)
+    place = Workdir(Workdir.at(workdir).root)  # of one at a URI this machine's side: nobody else needs the dataset
     place.check_writable()
 
     import torch

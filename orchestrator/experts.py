@@ -51,11 +51,11 @@ class ExpertSummary:
         """Return the part of result.json."""
         return {key: getattr(self, key) for key in ("count", "trained", "reused", "epochs", "bytes")}
 
-    def line(self, folder: Path) -> str:
+    def line(self, place: str) -> str:
         """Say it in one line."""
         return (
             f"Experts: {self.trained} trained, {self.reused} reused, {self.epochs} epochs each, "
-            f"{self.bytes / 2**20:,.1f} MiB in {folder} ({timedelta(seconds=round(self.seconds))})"
+            f"{self.bytes / 2**20:,.1f} MiB in {place} ({timedelta(seconds=round(self.seconds))})"
         )
 
 
@@ -65,12 +65,13 @@ def check_experts(inputs: "Inputs") -> set[int]:
     Raises:
         UserError: There are some, and nobody asked for that: names the first, what is wrong with it, and the remedy.
     """
-    corrupt = inputs.store.corrupt(range(inputs.settings.fixed["expert_count"]))
-    if corrupt and not inputs.settings.retrain_corrupt:
+    settings = inputs.settings
+    corrupt = inputs.store.corrupt(range(settings.fixed["expert_count"]), every_byte=settings.retrain_corrupt)
+    if corrupt and not settings.retrain_corrupt:
         expert, fault = next(iter(corrupt.items()))
         more = f" (and {len(corrupt) - 1} more)" if len(corrupt) > 1 else ""
         raise UserError(
-            f"the expert file {inputs.store.path(expert)} is corrupt: {fault}{more}; "
+            f"the expert file {inputs.store.place(expert)} is corrupt: {fault}{more}; "
             "run the same command with --retrain-corrupt to train it again"
         )
     return set(corrupt)
@@ -98,6 +99,13 @@ def ensure_experts(inputs: "Inputs", resources: "Resources", console: "Console")
             _say_what_is_there(inputs, missing, console)
             with resources.requested(resources.workers(len(missing))):
                 train_experts(inputs, resources, missing, console)
+            if store.short(missing, epochs):  # another machine has written the manifest of a URI at the same time
+                store.recover(missing)
+            if lost := store.short(missing, epochs):
+                raise ClusterError(
+                    f"experts {', '.join(map(str, lost))} were trained and are not in {store.shared.place('')}: does "
+                    "another machine train them too? run the same command again"
+                )
     listed = store.read()
     losses = [[listed[expert].losses[epoch] for expert in range(count)] for epoch in range(epochs)]
     return ExpertSummary(
@@ -156,7 +164,7 @@ def _what_to_free(inputs: "Inputs", error: OSError) -> str:
     # What is left of a quota is nobody's to ask.
     free = shutil.disk_usage(store.folder).free if error.errno == errno.ENOSPC else 0
     experts = {store.path(expert).name: f"expert {expert}" for expert in range(count)}
-    concerned = experts.get(Path(str(error.filename)).name)
+    concerned = next((expert for name, expert in experts.items() if name in Path(str(error.filename)).name), None)
     # A file is written beside the one that it replaces.
     now, at_most = (
         max(1, math.ceil((files * store.most_bytes(epochs) - free) / 1e6))
@@ -177,7 +185,7 @@ def _what_to_free(inputs: "Inputs", error: OSError) -> str:
 def main(
     space_name: str,
     experts: int | None,
-    workdir: Path,
+    workdir: str,
     data: Path | None,
     address: str,
     concurrent: int | None,
@@ -190,7 +198,7 @@ def main(
     """Run the expert stage alone."""
     space = load_space(space_name, overrides, preset, expert_count=experts)
     settings = SweepSettings(
-        space=space, name="experts", seed=0, workdir=Workdir(workdir), address=address, data=data,
+        space=space, name="experts", seed=0, workdir=Workdir.at(workdir), address=address, data=data,
         concurrent=concurrent, gpus_per_trial=gpus_per_trial, retrain_corrupt=retrain_corrupt, quiet=quiet,
         preset=preset,
     )  # fmt: skip
@@ -214,7 +222,7 @@ def run_experts(settings: SweepSettings) -> None:
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)
-    console.print(summary.line(inputs.store.folder))
+    console.print(summary.line(inputs.store.shared.place("").rstrip("/")))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor
 from orchestrator.cluster import Resources
 from orchestrator.inputs import Inputs
 from orchestrator.live import progress_bar
+from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
 from trainables.augmentation import Augmentation
@@ -28,6 +29,7 @@ from trainables.initialization import real_images
 from trainables.labels import default_order_labels
 from trainables.networks import ConvNet
 from trainables.seeding import seed_of
+from trainables.shared_file import SharedFile, local_path
 
 __all__ = ["name_finals", "run_finals", "train_and_test"]
 
@@ -35,7 +37,7 @@ FULL_DATA, RANDOM_REAL = "full_data", "random_real"
 
 
 def train_and_test(
-    dataset_path: Path,
+    file: Path | SharedFile,
     images: Any,
     network: ConvNet,
     protocol: Protocol,
@@ -46,7 +48,7 @@ def train_and_test(
     """Train one network on images (float32 array, default order; None: the training split) and test it."""
     if device == "cpu":
         torch.set_num_threads(1)
-    dataset = load(dataset_path, splits=("train", "test"))
+    dataset = load(local_path(file), splits=("train", "test"))
     if images is None:
         labels = dataset.labels("train").to(device)
         return evaluate(
@@ -61,7 +63,12 @@ def train_and_test(
 
 
 def run_finals(
-    inputs: Inputs, resources: Resources, sets: Mapping[int, Tensor], progress: Progress, console: Console
+    inputs: Inputs,
+    resources: Resources,
+    sets: Mapping[int, Tensor],
+    progress: Progress,
+    mirror: Mirror,
+    console: Console,
 ) -> dict[int | str, list[Metrics]]:
     """Train and test on each set, once, and return what its networks reached: by trial number or baseline's name.
 
@@ -72,6 +79,7 @@ def run_finals(
         resources: What one training takes.
         sets: Synthetic sets by trial number, normalised float32 [ipc·C, ch, H, W] in default order.
         progress: Keeps what is measured.
+        mirror: Keeps that at the workdir's URI.
         console: Where it is shown.
     """
     settings = inputs.settings
@@ -94,9 +102,7 @@ def run_finals(
                 images = shared[name]
             protocol = settings.full_data_protocol if name == FULL_DATA else settings.final_protocol
             seed = seed_of(settings.seed, "finals", number)
-            reference = run.remote(
-                inputs.path.absolute(), images, inputs.network, protocol, augmentation, seed, resources.device
-            )
+            reference = run.remote(inputs.file, images, inputs.network, protocol, augmentation, seed, resources.device)
             jobs[reference] = (str(name), number)
     with progress_bar(console, "Finals, networks", max(1, len(jobs))) as show:
         waiting = list(jobs)
@@ -105,6 +111,7 @@ def run_finals(
             for reference in ready:
                 progress.finals[jobs[reference]] = ray.get(reference)
             progress.spend("finals")
+            mirror.push(everything=False)
             show(len(jobs) - len(waiting))
     return {name: [progress.finals[str(name), number] for number in range(networks)] for name in names}
 

@@ -14,7 +14,9 @@ from trainables.actor import ExpertWork
 from trainables.augmentation import Augmentation, parse_families
 from trainables.datasets import ImageDataset, load, prepare, whiten, whitened
 from trainables.networks import ConvNet
+from trainables.shared_file import SharedFile, share
 from trainables.sources import find
+from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
 from trainables.whitening import EPS
 from trainables.workbench import TrialWork
@@ -29,6 +31,8 @@ class Inputs:
     settings: SweepSettings
     path: Path
     """The prepared dataset's file."""
+    file: Path | SharedFile
+    """The same for any node."""
     dataset: ImageDataset
     """Its training and validation split; the test split is opened by the finals alone."""
     network: ConvNet
@@ -39,8 +43,8 @@ class Inputs:
     def expert_work(self, resources: Resources) -> ExpertWork:
         """What an expert actor is asked to do."""
         return ExpertWork(
-            dataset=self.path.absolute(),
-            store=self.settings.workdir.experts.absolute(),
+            dataset=self.file,
+            store=self.settings.workdir.experts,
             identity=self.store.identity,
             network=self.network,
             recipe=self.settings.recipe,
@@ -54,8 +58,8 @@ class Inputs:
         """What all trials share."""
         fixed = self.settings.fixed
         return TrialWork(
-            dataset=self.path.absolute(),
-            store=self.settings.workdir.experts.absolute(),
+            dataset=self.file,
+            store=self.settings.workdir.experts,
             identity=self.store.identity,
             network=self.network,
             augmentation=self.augmentation,
@@ -119,8 +123,22 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
     }
     store = TrajectoryStore(settings.workdir.experts, identity, network)
     return Inputs(
-        settings=settings, path=path, dataset=dataset, network=network, augmentation=augmentation, store=store
+        settings=settings,
+        path=path,
+        file=_shared_dataset(path, settings.workdir.shared / "datasets"),
+        dataset=dataset,
+        network=network,
+        augmentation=augmentation,
+        store=store,
     )
+
+
+def _shared_dataset(path: Path, folder: SharedFolder) -> Path | SharedFile:
+    """Return what gives any node the file of a prepared dataset, published at a URI; a whitening with its images."""
+    if folder.uri is None:
+        return path.absolute()
+    images = path.with_name(f"{path.name.partition('.')[0]}.arrow")
+    return share(path, folder, beside=None if images == path else share(images, folder))
 
 
 def prepare_dataset(

@@ -10,11 +10,13 @@ from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets, draw_study, draw_trials
 from orchestrator.inputs import Inputs
-from orchestrator.report import FINAL_NAMES, write_report
+from orchestrator.report import write_report
 from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.search import SearchOutcome
+from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
 from orchestrator.study import write_study
+from orchestrator.tables import FINAL_NAMES
 from orchestrator.tracking import SweepRun, compare_url
 from orchestrator.trials import TrialRecord, best_trial, images_of, write_parquet
 from trainables.checkpoints import checkpoint_place, read_checkpoint
@@ -30,6 +32,7 @@ _FILES = {
     "synthetic": "synthetic.safetensors",
     "challenge": "synthetic.pt",
     "report": "report.md",
+    "page": "report.html",
     "trials": "trials.parquet",
 }
 _STUDY_FILES = {"study": "study.parquet"}
@@ -175,6 +178,9 @@ def leave_files(
         shown[f"after: {FINAL_NAMES['paper_setting']}"] = sets[REFERENCE_TRIAL]
     draw_sets(folder / "figures" / "synthetic.png", _pictures(inputs, shown), names)
     draw_trials(folder / "figures" / "trials.png", outcome.trials, best)
+    if tell_anything(outcome.trials) and not space.variants:
+        draw_importance(folder / "figures" / "importance.png", space, outcome.trials)
+        draw_parallel(folder / "figures" / "parallel.png", space, outcome.trials)
     if space.variants:
         write_study(folder / _STUDY_FILES["study"], rows)
         draw_study(folder / "figures" / "study.png", space, rows)
@@ -182,19 +188,7 @@ def leave_files(
         for number in sorted(sets):  # repeat by repeat: a variant's first that there is
             firsts.setdefault(f"after: {sets[number].config['variant']}", sets[number])
         draw_sets(folder / "figures" / "variants.png", _pictures(inputs, firsts), names)
-    protocol, full = settings.final_protocol, settings.full_data_protocol
-    write_report(
-        folder / _FILES["report"],
-        result,
-        outcome.trials,
-        space=space,
-        rows=rows,
-        protocol=(
-            f"Challenge protocol: {protocol.epochs} epochs, SGD {protocol.learning_rate} then "
-            f"{protocol.learning_rate * protocol.drop_factor:g} after epoch {protocol.drop_after_epochs}, "
-            f"batch {protocol.batch_size}; {full.epochs} epochs on the full training set."
-        ),
-    )
+    write_report(settings, result, outcome.trials, rows)
     _write_result(settings, result)
 
 

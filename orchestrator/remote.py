@@ -1,7 +1,7 @@
 """Commands at a `ray://` address: they run on the cluster, because a client cannot drive Tune from outside.
 
 Tune moves the search to the cluster by itself then, without the callbacks' connections and without the terminal. So the
-whole command goes there, and its lines come back. Its workdir and data are paths that the cluster reaches.
+whole command goes there, and its lines come back. Its workdir and data are paths or URIs that the cluster reaches.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 
 from orchestrator.cluster import code_environment
 from orchestrator.errors import ClusterError
-from orchestrator.settings import SweepSettings, Workdir
+from orchestrator.settings import SweepSettings
 
 __all__ = ["run_on_cluster"]
 
@@ -27,7 +27,7 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
     there = replace(
         settings,
         address="auto",
-        workdir=Workdir(settings.workdir.root.absolute()),
+        workdir=settings.workdir.absolute(),
         data=None if settings.data is None else settings.data.absolute(),
     )
     _connect(settings.address)
@@ -63,4 +63,4 @@ def _connect(address: str) -> None:
 
 
 def _call(module: str, function: str, settings: SweepSettings) -> Any:
-    getattr(importlib.import_module(module), function)(settings)
+    getattr(importlib.import_module(module), function)(replace(settings, workdir=settings.workdir.here()))

@@ -1,136 +1,157 @@
-"""What a sweep leaves for people: the result table, report.md and its figures."""
+"""A sweep's report for people: report.md, and the same as report.html, one file with its pictures inside."""
 
-from pathlib import Path
+import shlex
 from typing import Any
 
-from rich.table import Table
-
-from orchestrator.study import range_text
+from orchestrator.advice import next_steps
+from orchestrator.algorithm import pseudo_code
+from orchestrator.html import write_html
+from orchestrator.search_figures import tell_anything
+from orchestrator.settings import SweepSettings
+from orchestrator.tables import (
+    STUDY_HEADINGS,
+    difference_parts,
+    finals_table,
+    markdown_table,
+    mean_std,
+    number_text,
+    study_cells,
+    trials_table,
+)
 from orchestrator.trials import TrialRecord, ranked
-from search_spaces import Space
+from search_spaces import Space, names
+from search_spaces.dimensions import Fixed
 
-__all__ = ["FINAL_NAMES", "result_table", "study_figure_table", "study_table", "write_report"]
-
-FINAL_NAMES = {
-    "winner": "best trial",
-    "paper_setting": "reference setting (trial 0)",
-    "random_real": "random real images",
-    "full_data": "full training set",
-}
-_STUDY_HEADINGS = {
-    "validation_accuracy": "validation",
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "macro_recall": "macro-recall",
-}
-
-
-def result_table(result: dict[str, Any]) -> Table:
-    """Return the finals as a table for the terminal."""
-    networks = next(iter(result["finals"].values()))["accuracy"]["n"]
-    table = Table(title=f"Test split, mean ± std over {networks} networks", title_justify="left")
-    table.add_column("trained on")
-    for heading in ("accuracy", "macro-F1", "macro-recall"):
-        table.add_column(heading, justify="right")
-    for name, metrics in result["finals"].items():
-        cells = [_mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
-        table.add_row(FINAL_NAMES[name], *cells)
-    return table
-
-
-def study_table(study: dict[str, Any], space: Space) -> Table:
-    """Return a study's variants as a table for the terminal."""
-    table = Table(title="Variants, mean ± std over repeats; test split but for validation", title_justify="left")
-    for heading in ("variant", "range"):
-        table.add_column(heading)
-    for heading in (*_STUDY_HEADINGS.values(), "n"):
-        table.add_column(heading, justify="right")
-    for cells in _study_cells(study, space):
-        table.add_row(*cells)
-    return table
-
-
-def study_figure_table(study: dict[str, Any]) -> Table:
-    """Return what figures/study.png draws, as a table for the terminal: a point a repeat, and their mean and std."""
-    table = Table(title="figures/study.png: its data", title_justify="left")
-    for heading in ("variant", "accuracy on"):
-        table.add_column(heading)
-    for heading in ("mean", "std", "n", "repeats"):
-        table.add_column(heading, justify="right")
-    for name, variant in study["variants"].items():
-        for metric, split in (("accuracy", "test split"), ("validation_accuracy", "validation split")):
-            if summary := variant[metric]:
-                spread = f"{summary['std']:.4f}" if summary["n"] > 1 else "–"
-                repeats = "  ".join(f"{value:.4f}" for value in summary["values"])
-                table.add_row(name, split, f"{summary['mean']:.4f}", spread, str(summary["n"]), repeats)
-    return table
-
-
-def _study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
-    """Return a variant's name, matching range, summaries and n, a list a variant."""
-    rows = []
-    for name, variant in study["variants"].items():
-        summaries = [variant[metric] for metric in _STUDY_HEADINGS]
-        figures = ["–" if summary is None else _mean_std(summary) for summary in summaries]
-        count = str(summaries[0]["n"]) if summaries[0] else "0"
-        rows.append([name, range_text(space, name), *figures, count])
-    return rows
+__all__ = ["repeat_command", "write_report"]
 
 
 def write_report(
-    path: Path,
-    result: dict[str, Any],
-    records: list[TrialRecord],
-    *,
-    space: Space,
-    rows: list[dict[str, Any]],
-    protocol: str,
+    settings: SweepSettings, result: dict[str, Any], records: list[TrialRecord], rows: list[dict[str, Any]]
 ) -> None:
-    """Write report.md: the answer, the ranked trials, the pictures and the cost.
+    """Write report.md and report.html beside the figures.
 
     Args:
-        path: The file.
+        settings: What the sweep was asked.
         result: result.json's content.
         records: All trials that ended.
-        space: The question, whose setting trial 0 is, and what varied.
         rows: A study's rows; of a search none.
-        protocol: How the finals trained, in a sentence.
     """
-    experts, seconds = result["experts"], result["seconds"]
+    space = settings.space
     parts = [
         f"# {result['sweep']}: {space.title}",
         _headline(result),
         _counts(result, space.reference),
+        *_question(settings),
         *(_study_parts(result["study"], space, rows) if space.variants else ()),
-        "## On the test split",
-        f"Read once, after the search. {protocol} Mean ± standard deviation over fresh networks; network k starts "
-        "alike for every set. This is the chance of evaluating these sets; how much another distillation would differ, "
-        "a study's repeats tell.",
-        _finals_table(result["finals"]),
-        *_difference_parts(result["comparisons"]),
-        "![Synthetic images before and after](figures/synthetic.png)",
+        *_test_parts(settings, result),
         "## Trials, best first",
         "Accuracy on the validation split, which neither experts nor distillation saw; those that went furthest first.",
-        _trials_table(ranked(records), space.varied),
+        trials_table(ranked(records), space.varied),
         "![Search](figures/trials.png)",
-        "## Cost",
-        f"Experts {seconds['experts']:.0f} s ({experts['trained']} trained, {experts['reused']} reused), search "
-        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s.",
+        *_settings_parts(space, records),
+        *_advice(space, records),
+        *_cost(result),
+        "## Repeat it",
+        f"    {repeat_command(settings)}",
+        "The same seed gives the same bits with `--concurrent 1`; with more trials at once the proposals depend on "
+        "which ends first.",
+        "## The algorithm",
+        f"With the values of {result['best']['trial']}, the best trial.",
+        f"```\n{pseudo_code(result['best']['config'])}\n```",
         "## Files",
         "- `synthetic.safetensors`: images, labels, α, normalisation, class names, settings, provenance\n"
         "- `synthetic.pt`: the images alone, a float tensor in default order, as the challenge wants it\n"
         "- `trials.parquet`, `result.json`, `settings.json`" + (", `study.parquet`" if space.variants else ""),
     ]
-    path.write_text("\n\n".join(parts) + "\n")
+    text = "\n\n".join(parts) + "\n"
+    (settings.folder / "report.md").write_text(text)
+    write_html(settings.folder / "report.html", text, title=f"{result['sweep']}: {space.title}")
+
+
+def repeat_command(settings: SweepSettings) -> str:
+    """Return the command that runs a sweep like this one again: space, preset, seed, and what `--set` changed.
+
+    Of a space from a user's own file, whose place is not kept, it has the name with .py.
+    """
+    space = settings.space.name if settings.space.name in names() else f"{settings.space.name}.py"
+    words = ["python", "-m", "orchestrator.sweep", "--space", space, "--seed", str(settings.seed)]
+    if settings.preset:
+        words += ["--preset", settings.preset]
+    for name, dimension in settings.space.parameters.items():
+        if isinstance(dimension, Fixed) and dimension.source == "--set":
+            words += ["--set", f"{name}={dimension.value}"]
+    if settings.data:
+        words += ["--data", str(settings.data)]
+    return shlex.join(words)
+
+
+def _question(settings: SweepSettings) -> list[str]:
+    """Return what was asked: data, and what was searched in which ranges."""
+    space, fixed = settings.space, settings.fixed
+    classes = f"its first {fixed['classes']} classes" if fixed["classes"] else "all its classes"
+    asked = (
+        f"Which settings distil `{space.dataset}` ({classes}) best into {fixed['ipc']} images a class? Accuracy is "
+        f"that of fresh networks ({fixed['net_depth']} blocks, {fixed['net_width']} wide) that have seen them alone."
+    )
+    if space.variants:
+        return ["## The question", asked]
+    rows = [[f"`{name}`", str(each), number_text(each.first), each.source] for name, each in space.searched.items()]
+    return ["## The question", asked, markdown_table(["searched", "range", "trial 0", "source"], rows)]
+
+
+def _test_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:
+    protocol, full = settings.final_protocol, settings.full_data_protocol
+    return [
+        "## On the test split",
+        f"Read once, after the search. Challenge protocol: {protocol.epochs} epochs, SGD {protocol.learning_rate} then "
+        f"{protocol.learning_rate * protocol.drop_factor:g} after epoch {protocol.drop_after_epochs}, batch "
+        f"{protocol.batch_size}; {full.epochs} epochs on the full training set. Mean ± standard deviation over fresh "
+        "networks; network k starts alike for every set. This is the chance of evaluating these sets; how much another "
+        "distillation would differ, a study's repeats tell.",
+        finals_table(result["finals"]),
+        *difference_parts(result["comparisons"]),
+        "![Synthetic images before and after](figures/synthetic.png)",
+    ]
+
+
+def _settings_parts(space: Space, records: list[TrialRecord]) -> list[str]:
+    """Return what a report says of the settings' part in the accuracy; see `search_figures`."""
+    if space.variants or not tell_anything(records):
+        return []
+    return [
+        "## Which settings matter",
+        "A line a trial, each range from its lower bound to its upper; the darker, the more accurate at its last rung.",
+        "![Settings of all trials](figures/parallel.png)",
+        "How much of the accuracy's variance over the ranges each setting explains alone (fANOVA), at the first rung, "
+        f"which all trials came to. With {sum(bool(record.rungs) for record in records)} trials this is but a hint.",
+        "![Importance of the settings](figures/importance.png)",
+    ]
+
+
+def _advice(space: Space, records: list[TrialRecord]) -> list[str]:
+    if space.variants:
+        return []
+    sentences = next_steps(space, records)
+    said = "\n".join(f"- {sentence}" for sentence in sentences) if sentences else "No range is touched at its bound."
+    return ["## What to try next", said]
+
+
+def _cost(result: dict[str, Any]) -> list[str]:
+    experts, seconds = result["experts"], result["seconds"]
+    return [
+        "## Cost",
+        f"Experts {seconds['experts']:.0f} s ({experts['trained']} trained, {experts['reused']} reused), search "
+        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s.",
+    ]
 
 
 def _study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a report says of a study: its variants, their figure, its data and the images."""
-    summary = _markdown(["variant", "range", *_STUDY_HEADINGS.values(), "n"], _study_cells(study, space))
-    columns = ["variant", "repeat", "trial", *_STUDY_HEADINGS]
-    data = _markdown(
-        ["variant", "repeat", "trial", *_STUDY_HEADINGS.values()],
-        [[_number(row[column]) for column in columns] for row in rows],
+    summary = markdown_table(["variant", "range", *STUDY_HEADINGS.values(), "n"], study_cells(study, space))
+    columns = ["variant", "repeat", "trial", *STUDY_HEADINGS]
+    data = markdown_table(
+        ["variant", "repeat", "trial", *STUDY_HEADINGS.values()],
+        [[number_text(row[column]) for column in columns] for row in rows],
     )
     networks = f"the mean over {rows[0]['networks']} fresh networks" if rows else "the mean over fresh networks"
     return [
@@ -138,34 +159,11 @@ def _study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]
         "Mean ± standard deviation over n repeats: distillations, each with a seed of its own. A repeat's value is "
         f"{networks}. Accuracy, F1 and recall are those on the test split; labels are hard and in default order.",
         summary,
-        *_difference_parts(study["comparisons"]),
+        *difference_parts(study["comparisons"]),
         "![Variants](figures/study.png)",
         data,
         "![Synthetic images by variant](figures/variants.png)",
     ]
-
-
-def _difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
-    """Return what a report says of a family of differences: their table, and which test was used and why."""
-    if not comparisons:
-        return []
-    headings = ["difference in accuracy", "", "95 % interval", "effect size", "test", "p", "p, Holm", "significant"]
-    rows = []
-    for each in comparisons:
-        between = f"{FINAL_NAMES.get(each['a'], each['a'])} − {FINAL_NAMES.get(each['b'], each['b'])}"
-        interval = "–" if each["interval_95"] is None else "{:+.3f} … {:+.3f}".format(*each["interval_95"])
-        figures = [_number(each[name]) if each[name] is not None else "–" for name in ("effect_size", "p", "p_holm")]
-        verdict = "–" if each["p"] is None else "yes" if each["significant"] else "no"
-        rows.append(
-            [between, f"{each['difference']:+.3f}", interval, figures[0], each["test"] or "–", *figures[1:], verdict]
-        )
-    notes = "; ".join(dict.fromkeys(each["note"] for each in comparisons))
-    return [_markdown(headings, rows), f"Which test: {notes}. Corrected for {len(comparisons)} by Holm's procedure."]
-
-
-def _markdown(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
-    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])
 
 
 def _headline(result: dict[str, Any]) -> str:
@@ -178,7 +176,7 @@ def _headline(result: dict[str, Any]) -> str:
     config = best["config"]
     which = f" ({config['variant']}, repeat {config['repeat']})" if "variant" in config else ""
     text = (
-        f"The best setting, **{best['trial']}**{which}, reaches **{_mean_std(winner)}** test accuracy, "
+        f"The best setting, **{best['trial']}**{which}, reaches **{mean_std(winner)}** test accuracy, "
         f"{gain('random_real')} against random real images of the same number"
     )
     if paper and paper["trial"] == best["trial"]:
@@ -194,30 +192,3 @@ def _counts(result: dict[str, Any], reference: str) -> str:
         f"Space `{result['space']}`, seed {result['seed']}; {counts['finished']} trials finished, "
         f"{counts['pruned']} pruned, {counts['failed']} failed. Trial 0 is {reference}."
     )
-
-
-def _finals_table(finals: dict[str, Any]) -> str:
-    rows = []
-    for name, metrics in finals.items():
-        cells = [_mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
-        rows.append([FINAL_NAMES[name], *cells, str(metrics["accuracy"]["n"])])
-    return _markdown(["trained on", "accuracy", "macro-F1", "macro-recall", "n"], rows)
-
-
-def _trials_table(records: list[TrialRecord], varied: list[str]) -> str:
-    rows = []
-    for record in records:
-        accuracy = "–" if record.last is None else f"{record.last:.3f}"
-        values = [_number(record.settings[key]) for key in varied]
-        status = f"failed: {record.reason}" if record.status == "failed" else record.status
-        rows.append([record.name, status, str(record.iterations), accuracy, *values])
-    return _markdown(["trial", "status", "iterations", "validation accuracy", *varied], rows)
-
-
-def _mean_std(summary: dict[str, Any]) -> str:
-    spread = f" ± {summary['std']:.3f}" if summary["n"] > 1 else ""  # one value has none
-    return f"{summary['mean']:.3f}{spread}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

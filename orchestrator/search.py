@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from orchestrator.cluster import Resources
+from orchestrator.errors import ClusterError
+from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.rungs import ReferenceSafeASHA
 from orchestrator.searcher import StudySearch
@@ -141,6 +143,7 @@ def run_search(
     progress: Progress,
     callbacks: Sequence[tune.Callback],
     *,
+    mirror: Mirror | None = None,
     trainable: type[tune.Trainable] = DistillationTrial,
 ) -> SearchOutcome:
     """Run those of the sweep's trials that have not ended, and return what became of all.
@@ -151,19 +154,32 @@ def run_search(
         work: What all trials share.
         progress: Takes the time.
         callbacks: Tune callbacks: tracking and the live view.
+        mirror: Keeps the study at the workdir's URI; None: nobody does.
         trainable: What a trial is; its setup takes `work`.
     """
     space, trials = settings.space, settings.fixed["trials"]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Tune would print the traceback of every failed trial; it is in the trial's error.txt, and the view says so.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    watch: SearchWatch | None = None
+
+    def push() -> None:
+        """Have what was written into the study at the URI; Tune would take an error for the trial's."""
+        try:
+            if mirror is not None:
+                mirror.push(everything=False)
+        except ClusterError as error:
+            if watch is not None:
+                watch.halted = watch.halted or str(error)
+
     search = StudySearch(
         space,
         study=settings.name,
-        storage=f"sqlite:///{settings.workdir.optuna_database.absolute()}",
+        storage=f"sqlite:///{settings.workdir.databases(settings.name).optuna_database.absolute()}",
         seed=settings.seed,
         trials=trials,
         iterations=settings.fixed["iterations"],
+        written=push,
     )
     before = search.study.get_trials(deepcopy=False)
     watch = SearchWatch(before)

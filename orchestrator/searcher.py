@@ -5,6 +5,7 @@ kept in Tune or in this process, so whoever opens the study goes on with it: fir
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,23 @@ class NamedTPE(BaseSampler):
 class StudySearch(Searcher):
     """A space's own draw function over a study that tells pruned from complete and from failed."""
 
-    def __init__(self, space: Space, *, study: str, storage: str, seed: int, trials: int, iterations: int) -> None:
-        """Open or create the study; what is to run before anything is proposed is enqueued once."""
+    def __init__(
+        self,
+        space: Space,
+        *,
+        study: str,
+        storage: str,
+        seed: int,
+        trials: int,
+        iterations: int,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open or create the study; what is to run before anything is proposed is enqueued once.
+
+        `written` is called when something was written into the study, before a trial goes on.
+        """
         super().__init__(metric=METRIC, mode="max")
+        self._written = written
         self._space = space
         self._iterations = iterations
         self.study = optuna.create_study(
@@ -99,6 +114,7 @@ class StudySearch(Searcher):
             return None if self._trials else Searcher.FINISHED
         rest = self._space.draw(trial)  # a parameter that was drawn before is not drawn again
         self._trials[trial_id] = trial
+        self._written()
         return {**trial.params, **rest, "trial_number": trial.number}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -106,6 +122,7 @@ class StudySearch(Searcher):
         trial = self._trials[trial_id]
         if result["iteration"] not in self._reported(trial):
             trial.report(result[METRIC], result["iteration"])
+            self._written()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended: complete only if it did all its iterations.
@@ -124,6 +141,7 @@ class StudySearch(Searcher):
             trial.report(result[METRIC], result["iteration"])
         if ended_as_planned(result, self._iterations):
             self.study.tell(trial, result[METRIC])
+            self._written()
         else:
             self._end(trial, TrialState.PRUNED, reason=f"stopped by ASHA at iteration {result['iteration']}")
 
@@ -163,6 +181,7 @@ class StudySearch(Searcher):
         for name, value in facts.items():
             trial.set_user_attr(name, value)
         self.study.tell(trial, state=state)
+        self._written()
 
     def _reported(self, trial: optuna.Trial) -> dict[int, float]:
         return trial.storage.get_trial(trial._trial_id).intermediate_values

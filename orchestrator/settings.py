@@ -1,9 +1,8 @@
-"""What a sweep was asked to do, and every name and path of a sweep."""
+"""What a sweep was asked to do, and every name and path of a sweep; those that sweeps share are `workdir`'s."""
 
 import json
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator.errors import UserError
+from orchestrator.workdir import Workdir
 from search_spaces import Space
 from search_spaces.record import from_record, to_record
 from trainables.config import DistillationConfig, ExpertRecipe, Protocol
@@ -28,61 +28,6 @@ _WRITTEN = (
     "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "memory_budget_bytes", "tracking_uri",
     "storage_path", "preset",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Workdir:
-    """The folder that holds everything a group's sweeps share. DESIGN, Contracts."""
-
-    root: Path
-
-    def check_writable(self) -> None:
-        """Refuse a folder that cannot be written; leaves nothing behind."""
-        existing = self.root
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        try:
-            # os.access says yes to root whatever the folder; only writing shows it.
-            with tempfile.TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"the workdir {self.root} cannot be written ({error.strerror}); choose another with --workdir"
-            ) from error
-
-    @property
-    def datasets(self) -> Path:
-        """Prepared datasets."""
-        return self.root / "datasets"
-
-    @property
-    def experts(self) -> Path:
-        """Expert stores."""
-        return self.root / "experts"
-
-    @property
-    def mlflow_database(self) -> Path:
-        """The embedded MLflow's database."""
-        return self.root / "mlflow.db"
-
-    @property
-    def mlflow_artifacts(self) -> Path:
-        """The embedded MLflow's artifacts."""
-        return self.root / "mlartifacts"
-
-    @property
-    def optuna_database(self) -> Path:
-        """The studies' database."""
-        return self.root / "optuna.db"
-
-    @property
-    def mlflow_uri(self) -> str:
-        """Tracking URI of the embedded MLflow."""
-        return f"sqlite:///{self.mlflow_database.absolute()}"
-
-    def sweep(self, name: str) -> Path:
-        """A sweep's folder."""
-        return self.root / "sweeps" / name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +94,13 @@ class SweepSettings:
         return self.workdir.sweep(self.name)
 
     @property
+    def place(self) -> str:
+        """Where the sweep's folder is, as people write it."""
+        return self.workdir.shared_sweep(self.name).uri or str(self.folder)
+
+    @property
     def tune_folder(self) -> str:
-        """Where Tune keeps experiments: a path or URI that every node reaches."""
+        """Where Tune keeps experiments: a path or URI; no node but the driver's needs it."""
         return self.storage_path or str(self.folder.absolute())
 
     @property
@@ -162,14 +112,14 @@ class SweepSettings:
     def checkpoints(self) -> str:
         """Where the trials' checkpoints lie: a path or URI that every node reaches."""
         if self.storage_path is None:
-            return str(self.folder.absolute() / "checkpoints")
+            return self.workdir.shared_sweep(self.name).place("checkpoints")
         root = self.storage_path if "://" in self.storage_path else str(Path(self.storage_path).absolute())
         return f"{root.rstrip('/')}/{self.name}/checkpoints"
 
     @property
     def resume_command(self) -> str:
         """What a person types to go on with this sweep."""
-        return f"python -m orchestrator.sweep --resume {self.name} --workdir {shlex.quote(str(self.workdir.root))}"
+        return f"python -m orchestrator.sweep --resume {self.name} --workdir {shlex.quote(str(self.workdir))}"
 
     @property
     def _file(self) -> Path:
@@ -187,13 +137,14 @@ class SweepSettings:
         Raises:
             UserError: There is no such sweep, or its settings cannot be read.
         """
-        file = workdir.sweep(name) / "settings.json"
-        if not file.is_file():
-            known = sorted(path.parent.name for path in workdir.root.glob("sweeps/*/settings.json"))
+        folder = workdir.shared_sweep(name)
+        file, content = folder.place("settings.json"), folder.read("settings.json")
+        if content is None:
+            known = workdir.sweeps()
             there = f"there are {', '.join(known)}" if known else "there is none"
-            raise UserError(f"no sweep named {name!r} in {workdir.root}; {there}: check --resume and --workdir")
+            raise UserError(f"no sweep named {name!r} in {workdir}; {there}: check --resume and --workdir")
         try:
-            record = json.loads(file.read_text())
+            record = json.loads(content)
             if (version := record["version"]) != SETTINGS_VERSION:
                 raise UserError(
                     f"{file} has format version {version}, this program reads {SETTINGS_VERSION}; start anew"
@@ -213,7 +164,7 @@ class SweepSettings:
         Raises:
             UserError: Says what differs.
         """
-        if not self._file.is_file():
+        if self.workdir.shared_sweep(self.name).read("settings.json") is None:
             return
         before = SweepSettings.stored(self.workdir, self.name)._record()
         own = json.loads(json.dumps(self._record()))
@@ -226,7 +177,7 @@ class SweepSettings:
             different = [key for key in different if key not in ("space_record", "fixed")] or ["space"]
         if different:
             raise UserError(
-                f"a sweep named {self.name!r} exists in {self.folder.parent} and was asked something else "
+                f"a sweep named {self.name!r} exists in {self.place.rpartition('/')[0]} and was asked something else "
                 f"({', '.join(different)} differ); choose another --name, or go on with it: {self.resume_command}"
             )
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.cluster import Resources
+    from orchestrator.mirror import Mirror
     from orchestrator.search import SearchOutcome
     from orchestrator.tracking import SweepRun
     from orchestrator.trials import TrialRecord
@@ -74,7 +75,7 @@ def main(
     experts: int | None,
     trials: int | None,
     seed: int,
-    workdir: Path,
+    workdir: str,
     name: str | None,
     resume: str | None,
     plan: bool,
@@ -102,7 +103,7 @@ def main(
             space=space,
             name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
             seed=seed,
-            workdir=Workdir(workdir),
+            workdir=Workdir.at(workdir),
             address=address,
             concurrent=concurrent,
             gpus_per_trial=gpus_per_trial,
@@ -145,7 +146,7 @@ def _resumed(context: click.Context, name: str) -> SweepSettings:
             f"{', '.join(sorted(options[each] for each in own))}"
         )
     how_it_runs = {field: context.params[option] for option, field in _WITH_RESUME.items() if option in given}
-    return SweepSettings.stored(Workdir(context.params["workdir"]), name, **how_it_runs)
+    return SweepSettings.stored(Workdir.at(context.params["workdir"]), name, **how_it_runs)
 
 
 def run_sweep(settings: SweepSettings) -> dict[str, Any]:
@@ -153,23 +154,28 @@ def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     # Only now: `--help` and `--plan` load neither torch nor ray.
     from orchestrator.cluster import connected
     from orchestrator.inputs import check_dataset
+    from orchestrator.mirror import Mirror
     from orchestrator.outcome import finished_result
 
     console = make_console(quiet=settings.quiet)
     check_dataset(settings)
     with settings.held():
+        mirror = Mirror(settings.workdir, settings.name)
+        mirror.pull()
         settings.check_same()  # again: another driver may have been at it meanwhile
         result = finished_result(settings)
         if result is not None:
-            _send_the_rest(settings, result, console)
+            _send_the_rest(settings, result, mirror, console)
         else:
             with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
-                result = _run_stages(settings, resources, console)
+                result = _run_stages(settings, resources, mirror, console)
     _print_result(console, settings, result)
     return result
 
 
-def _run_stages(settings: SweepSettings, resources: "Resources", console: "Console") -> dict[str, Any]:
+def _run_stages(
+    settings: SweepSettings, resources: "Resources", mirror: "Mirror", console: "Console"
+) -> dict[str, Any]:
     """Run what is left of the stages and return what result.json holds; every stage knows what is done of it."""
     from orchestrator.cluster import AUTO
     from orchestrator.compilation import decide_compilation
@@ -197,11 +203,13 @@ def _run_stages(settings: SweepSettings, resources: "Resources", console: "Conso
     settings.write()
     experts, trials = None, []  # what there is to tell if the sweep ends early
     try:
-        console.print(f"Sweep {settings.name} in {settings.folder}\n{why}")
+        mirror.push()  # from here on it is this driver's
+        console.print(f"Sweep {settings.name} in {settings.place}\n{why}")
         experts = ensure_experts(inputs, resources, console)
-        console.print(experts.line(inputs.store.folder))
+        console.print(experts.line(inputs.store.shared.place("").rstrip("/")))
         run.log_losses(experts.losses)
         progress.spend("experts")
+        mirror.push()
 
         iterations = settings.fixed["iterations"]
         view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
@@ -211,15 +219,16 @@ def _run_stages(settings: SweepSettings, resources: "Resources", console: "Conso
             resources = share_gpus(settings.space, resources, work, console)
             work = inputs.trial_work(resources, compiled=compiled)
         with resources.requested(resources.workers(settings.concurrent)):
-            outcome = run_search(settings, resources, work, progress, [view, tracking])
+            outcome = run_search(settings, resources, work, progress, [view, tracking], mirror=mirror)
         trials = outcome.trials
         run.close_trials(trials)
         best = _best(settings, outcome)
         progress.spend("search")
+        mirror.push()
 
         sets = read_synthetic_sets(inputs, outcome, best)
         images = {number: synthetic.images for number, synthetic in sets.items()}
-        measured = run_finals(inputs, resources, images, progress, console)
+        measured = run_finals(inputs, resources, images, progress, mirror, console)
         finals = name_finals(measured, best.number, REFERENCE_TRIAL)
         rows = study_rows(settings.space, trials, measured) if settings.space.variants else []
         study = summarize_study(settings.space, rows) if settings.space.variants else None
@@ -229,6 +238,7 @@ def _run_stages(settings: SweepSettings, resources: "Resources", console: "Conso
         result = collect_result(settings, "finished", trials, finals, experts, run, progress.seconds(), study)
         leave_files(inputs, outcome, best, sets, rows, result)
         run.log_result(result, settings.folder)
+        mirror.push()
     except BaseException as error:
         by_hand = isinstance(error, KeyboardInterrupt | Stopped)
         word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
@@ -236,10 +246,15 @@ def _run_stages(settings: SweepSettings, resources: "Resources", console: "Conso
             run.flush(RUN_NAMES_S)
         leave_unfinished(settings, collect_result(settings, word, trials, {}, experts, run, progress.seconds()), trials)
         _end_run(run, settings, status, console)
+        try:
+            mirror.push(patience_s=0)
+        except ClusterError as lost:  # what ended the sweep is what is to be told
+            console.print(f"Not everything is at {settings.place}: {lost}", markup=False)
         if isinstance(error, KeyboardInterrupt):
             raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
         raise
     _end_run(run, settings, "FINISHED", console)
+    mirror.push()
     return result
 
 
@@ -251,7 +266,7 @@ def _end_run(run: "SweepRun", settings: SweepSettings, status: str, console: "Co
         )
 
 
-def _send_the_rest(settings: SweepSettings, result: dict[str, Any], console: "Console") -> None:
+def _send_the_rest(settings: SweepSettings, result: dict[str, Any], mirror: "Mirror", console: "Console") -> None:
     """Tell MLflow what it does not know of a finished sweep whose driver was cut off before it had sent all."""
     from orchestrator.tracking import reopen_sweep_run
 
@@ -259,19 +274,18 @@ def _send_the_rest(settings: SweepSettings, result: dict[str, Any], console: "Co
     if run is not None:
         run.log_result(result, settings.folder)
         _end_run(run, settings, "FINISHED", console)
+        mirror.push()
 
 
 def _print_result(console: "Console", settings: SweepSettings, result: dict[str, Any]) -> None:
-    from orchestrator.report import result_table, study_figure_table, study_table
+    from orchestrator.tables import result_table, study_figure_table, study_table
 
     if result.get("study"):
         console.print(study_table(result["study"], settings.space), study_figure_table(result["study"]))
     console.print(result_table(result))
     for label, place in result["files"].items():
-        console.print(f"{label:>10}: {settings.folder / place}")
-    console.print(
-        f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir.root} --sweep {settings.name}"
-    )
+        console.print(f"{label:>10}: {settings.place}/{place}")
+    console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
 
 
 def _best(settings: SweepSettings, outcome: "SearchOutcome") -> "TrialRecord":

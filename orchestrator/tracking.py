@@ -132,14 +132,15 @@ def open_sweep_run(
     Raises:
         ClusterError: MLflow cannot be reached or refuses, or the journal cannot be used.
     """
-    service, folder = MlflowService(tracking_uri or workdir.mlflow_uri), _journal_folder(workdir, sweep)
+    databases, folder = workdir.databases(sweep), _journal_folder(workdir, sweep)
+    service = MlflowService(tracking_uri or databases.mlflow_uri)
     journal = Journal(folder) if Journal.exists(folder) else None
     try:
         if journal is not None and journal.recall("experiment_id") is not None:
             _check_parent(service, journal)
         else:
             # Without a location of its own, the embedded store would put artifacts into the current directory.
-            location = None if tracking_uri else workdir.mlflow_artifacts.absolute().as_uri()
+            location = None if tracking_uri else databases.mlflow_artifacts.absolute().as_uri()
             experiment_id = service.find_or_create_experiment(space, location)
             journal = journal or Journal(folder)  # only now: a wrong address leaves no folder behind
             _open_parent(service, journal, experiment_id, space, sweep)
@@ -161,7 +162,7 @@ def reopen_sweep_run(tracking_uri: str | None, workdir: Workdir, sweep: str) -> 
     folder = _journal_folder(workdir, sweep)
     if not Journal.exists(folder):
         return None
-    return SweepRun(MlflowService(tracking_uri or workdir.mlflow_uri), Journal(folder))
+    return SweepRun(MlflowService(tracking_uri or workdir.databases(sweep).mlflow_uri), Journal(folder))
 
 
 def compare_url(run: SweepRun, run_ids: list[str]) -> str:

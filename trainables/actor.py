@@ -16,6 +16,8 @@ from trainables.datasets import load
 from trainables.experts import DivergedExpert, ExpertState, ExpertTrainer, experts_at_once, fits_gpu
 from trainables.networks import ConvNet
 from trainables.pace import WritingPace
+from trainables.shared_file import SharedFile, local_path
+from trainables.storage import SharedFolder
 from trainables.trajectories import ExpertFile, TrajectoryStore
 
 __all__ = ["ExpertActor", "ExpertWork", "Progress"]
@@ -25,9 +27,9 @@ __all__ = ["ExpertActor", "ExpertWork", "Progress"]
 class ExpertWork:
     """What an expert actor is asked to do; plain values that travel to any node."""
 
-    dataset: Path
+    dataset: Path | SharedFile
     """Prepared dataset file."""
-    store: Path
+    store: Path | SharedFolder
     """Root folder of the expert stores."""
     identity: dict[str, Any]
     """What addresses the store."""
@@ -70,7 +72,7 @@ class ExpertActor:
             gpu_share: Share of a GPU that the actor has, in (0, 1]; 0 on a CPU.
         """
         device = torch.device(work.device)
-        dataset = load(work.dataset)
+        dataset = load(local_path(work.dataset))
         if device.type == "cpu":
             torch.set_num_threads(1)
         else:

@@ -6,16 +6,14 @@ one: on a disk it is written aside, forced out and renamed; an object store show
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.errors import CheckpointError
-from trainables.files import write_atomically
+from trainables.storage import SharedFolder
 
 __all__ = ["checkpoint_place", "read_checkpoint", "write_checkpoint"]
 
@@ -40,14 +38,8 @@ def write_checkpoint(place: str, state: Mapping[str, Any]) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
     values = {name: value for name, value in state.items() if name not in tensors}
     content = save(tensors, {"format_version": str(FORMAT_VERSION), "values": json.dumps(values)})
-    if "://" not in place:
-        path = Path(place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda aside: aside.write_bytes(content))
-        return
-    filesystem, path_there = pyarrow.fs.FileSystem.from_uri(place)
-    with filesystem.open_output_stream(path_there) as stream:
-        stream.write(content)
+    folder, name = _parted(place)
+    folder.write(name, content)
 
 
 def read_checkpoint(place: str) -> dict[str, Any] | None:
@@ -56,7 +48,8 @@ def read_checkpoint(place: str) -> dict[str, Any] | None:
     Raises:
         CheckpointError: What is there is no checkpoint, or one of another version.
     """
-    content = _content(place)
+    folder, name = _parted(place)
+    content = folder.read(name)
     if content is None:
         return None
     remedy = "delete it to run its trial again"
@@ -71,13 +64,6 @@ def read_checkpoint(place: str) -> dict[str, Any] | None:
     return {**values, **tensors}
 
 
-def _content(place: str) -> bytes | None:
-    if "://" not in place:
-        path = Path(place)
-        return path.read_bytes() if path.exists() else None
-    filesystem, path_there = pyarrow.fs.FileSystem.from_uri(place)
-    if filesystem.get_file_info(path_there).type == pyarrow.fs.FileType.NotFound:
-        return None
-    with filesystem.open_input_file(path_there) as file:
-        content: bytes = file.read()
-    return content
+def _parted(place: str) -> tuple[SharedFolder, str]:
+    folder, _, name = place.rpartition("/")
+    return SharedFolder(folder or "/"), name

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.errors import ExpertFileError
+from trainables.storage import sha256_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -28,10 +30,10 @@ __all__ = [
     "StoredExpert",
     "certified",
     "describe",
-    "fault",
     "map_snapshots",
     "most_bytes",
     "read",
+    "snapshots_in",
     "write",
 ]
 
@@ -142,16 +144,16 @@ def certified(path: Path, parameters: int, more_than: int) -> ExpertFile | None:
 
 def describe(path: Path, rows: int, losses: list[float]) -> ExpertFile:
     """Return the manifest entry of a file that has just been written or certified."""
-    return ExpertFile(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=_sha256(path), losses=losses)
+    return ExpertFile(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path), losses=losses)
 
 
-def fault(path: Path, entry: ExpertFile) -> str | None:
-    """Return in what a file differs from its manifest entry; reads every byte."""
-    if not path.exists():
-        return "it is missing"
-    if (size := path.stat().st_size) != entry.bytes:
-        return f"it has {size} bytes, its manifest says {entry.bytes}"
-    return None if _sha256(path) == entry.sha256 else "its SHA-256 is not the one in its manifest"
+def snapshots_in(file: Any) -> int:
+    """Return how many snapshots an open file of Arrow's says that it has; 0 if it cannot be read. Reads its end."""
+    try:
+        count: int = pa.ipc.open_file(file).num_record_batches
+    except UNREADABLE:
+        return 0
+    return count
 
 
 def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
@@ -201,8 +203,3 @@ def _digest(rows: Sequence[np.ndarray], losses: list[float]) -> str:
     for row in rows:
         digest.update(row.data)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,12 +6,16 @@
 An expert with more epochs replaces a shorter one whose snapshots it repeats; while it is trained its file grows. A file
 certifies itself, so that one whose writer died before the manifest was written is recovered, and extended if it is
 short.
+
+The store is a folder that all nodes reach, or lies at a URI (`storage`). There every node fetches a file once, verified
+by the manifest's SHA-256, and maps its own copy.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +28,46 @@ from trainables.errors import ExpertFileError
 from trainables.expert_file import FORMAT_VERSION, ExpertFile, StoredExpert
 from trainables.files import remove_leftovers, write_atomically
 from trainables.networks import ConvNet
+from trainables.storage import CorruptObject, SharedFolder, sha256_of, shared_folder
 
 __all__ = ["ExpertFile", "StoredExpert", "Trajectories", "TrajectoryStore"]
 
 
-class TrajectoryStore:
-    """The experts of one recipe on one dataset, in one folder."""
+_MANIFEST = "manifest.json"
+_FETCHES = 8
+"""Files of a URI that are fetched at once: one connection alone is slower than a disk."""
 
-    def __init__(self, root: Path, identity: Mapping[str, Any], network: ConvNet) -> None:
+
+class TrajectoryStore:
+    """The experts of one recipe on one dataset, in one folder. At a URI all may raise `storage.StorageError`."""
+
+    def __init__(self, root: Path | SharedFolder, identity: Mapping[str, Any], network: ConvNet) -> None:
         """Address the store of `identity` (JSON: everything that shapes a trajectory) under `root`; creates nothing."""
         self.identity = dict(identity)
         canonical = json.dumps(self.identity, sort_keys=True)
         self.address = hashlib.sha256(canonical.encode()).hexdigest()[:20]
-        self.folder = root / self.address
+        self.shared = shared_folder(root) / self.address
         self.network = network
+        self._published: dict[int, Path] = {}
+        """At a URI, this machine's copy of the last file that this process wrote of each expert."""
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder; of one at a URI this machine's side of it."""
+        return self.shared.local
 
     @property
     def manifest_path(self) -> Path:
-        """Where the manifest lies."""
-        return self.folder / "manifest.json"
+        """Where the manifest lies, if the store is at no URI."""
+        return self.folder / _MANIFEST
 
     def path(self, expert: int) -> Path:
-        """Where an expert's file lies."""
-        return self.folder / f"expert-{expert:04d}.arrow"
+        """Where an expert's file lies, if the store is at no URI."""
+        return self.folder / _file(expert)
+
+    def place(self, expert: int) -> str:
+        """Where an expert's file lies, as people write it."""
+        return self.shared.place(_file(expert))
 
     def read(self) -> dict[int, ExpertFile]:
         """Return what the manifest lists, by expert; nothing if there is no manifest yet.
@@ -54,23 +75,24 @@ class TrajectoryStore:
         Raises:
             ExpertFileError: The manifest cannot be read, or is of another version or network.
         """
-        if not self.manifest_path.exists():
+        content = self.shared.read(_MANIFEST)
+        if content is None:
             return {}
-        remedy = "delete its folder to train these experts again"
+        place, remedy = self.shared.place(_MANIFEST), "delete its folder to train these experts again"
         try:
-            manifest = json.loads(self.manifest_path.read_text())
+            manifest = json.loads(content)
             if (version := manifest["version"]) != FORMAT_VERSION:
                 raise ExpertFileError(
-                    f"{self.manifest_path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}"
+                    f"{place} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}"
                 )
             layout = manifest["layout"]
             entries = {int(expert): ExpertFile(**entry) for expert, entry in manifest["experts"].items()}
         except ExpertFileError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExpertFileError(f"{self.manifest_path} is not a manifest of experts ({error}); {remedy}") from error
+            raise ExpertFileError(f"{place} is not a manifest of experts ({error}); {remedy}") from error
         if layout != [[name, list(shape)] for name, shape in self.network.layout]:
-            raise ExpertFileError(f"{self.manifest_path} describes another network than {self.network}; {remedy}")
+            raise ExpertFileError(f"{place} describes another network than {self.network}; {remedy}")
         return entries
 
     def short(self, experts: Iterable[int], epochs: int) -> list[int]:
@@ -78,43 +100,76 @@ class TrajectoryStore:
         listed = self.read()
         return [expert for expert in experts if expert not in listed or listed[expert].rows < epochs + 1]
 
-    def corrupt(self, experts: Iterable[int]) -> dict[int, str]:
+    def corrupt(self, experts: Iterable[int], *, every_byte: bool = False) -> dict[int, str]:
         """Return what is wrong with each of those experts whose file is neither as the manifest says nor a longer one.
 
-        Reads every byte: run it once before a sweep, not once a trial.
+        On a disk this reads every byte: run it once before a sweep, not once a trial. At a URI it compares sizes, and
+        fetches files only if `every_byte` is asked for: whoever needs one verifies it as he fetches it.
         """
-        listed, faults = self.read(), {}
+        listed, sizes, faults = self.read(), self.shared.sizes(), {}
         for expert in experts:
             if expert in listed:
-                fault = expert_file.fault(self.path(expert), listed[expert])
-                if fault and self.certified(expert, more_than=listed[expert].rows) is None:
+                entry, size = listed[expert], sizes.get(_file(expert))
+                fault = self._fault(expert, entry, size, every_byte)
+                # One of another size and with as many snapshots is whole too: trained on two unlike machines at once.
+                least = entry.rows if size == entry.bytes else entry.rows - 1
+                if fault and self.certified(expert, more_than=least) is None:
                     faults[expert] = fault
         return faults
+
+    def _fault(self, expert: int, entry: ExpertFile, size: int | None, every_byte: bool) -> str | None:
+        """Return in what an expert's file differs from its manifest entry."""
+        if size is None:
+            return "it is missing"
+        if size != entry.bytes:
+            return f"it has {size} bytes, its manifest says {entry.bytes}"
+        if self.shared.uri is not None and not every_byte:
+            return None
+        wrong = "its SHA-256 is not the one in its manifest"
+        try:
+            path = self.shared.fetch(_file(expert), entry.sha256)
+        except CorruptObject:
+            return wrong
+        return None if self.shared.uri is not None or sha256_of(path) == entry.sha256 else wrong
 
     def recover(self, experts: Iterable[int]) -> None:
         """Enter whole files, also short ones, whose writer died before it did so, and remove what it left aside.
 
         One process at a time, and none that writes these experts.
         """
-        listed, found = self.read(), {}
+        listed, sizes, found = self.read(), self.shared.sizes(), {}
         remove_leftovers(self.manifest_path)
         for expert in experts:
             remove_leftovers(self.path(expert))
-            entry = self.certified(expert, more_than=listed[expert].rows if expert in listed else 0)
-            if entry is not None:
-                found[expert] = entry
+            before = listed.get(expert)
+            if before is None or sizes.get(_file(expert), before.bytes) != before.bytes:  # a longer file is larger
+                entry = self.certified(expert, more_than=0 if before is None else before.rows - 1)
+                if entry is not None:
+                    found[expert] = entry
         if found:
             self.record(found)
 
     def certified(self, expert: int, more_than: int) -> ExpertFile | None:
-        """Return the entry of an expert's file if that certifies itself and holds more than so many snapshots."""
-        return expert_file.certified(self.path(expert), self.network.parameters, more_than)
+        """Return the entry of an expert's file if that certifies itself and holds more than so many snapshots.
+
+        From a URI it is fetched if its end says that it does.
+        """
+        try:
+            if self.shared.uri is not None:
+                with self.shared.open(_file(expert)) as file:
+                    if expert_file.snapshots_in(file) <= more_than:
+                        return None
+            path = self.shared.fetch(_file(expert))
+        except FileNotFoundError:
+            return None
+        entry = expert_file.certified(path, self.network.parameters, more_than)
+        return None if entry is None else replace(entry, file=_file(expert))
 
     def forget(self, experts: Iterable[int]) -> None:
         """Remove experts' files and entries, to train them from the start. One process at a time."""
         entries = self.read()
         for expert in experts:
-            self.path(expert).unlink(missing_ok=True)  # first: a listed file that is missing is known to be corrupt
+            self.shared.remove(_file(expert))  # first: a listed file that is missing is known to be corrupt
             entries.pop(expert, None)
         self._write_manifest(entries)
 
@@ -136,10 +191,15 @@ class TrajectoryStore:
         Raises:
             OSError: It cannot be written, and the old file is whole; see `files.is_disk_full`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(expert)
-        write_atomically(path, lambda aside: expert_file.write(aside, snapshots, losses, velocity))
-        return expert_file.describe(path, len(snapshots), list(losses))
+        draft = self.shared.draft(_file(expert))
+        write_atomically(draft, lambda aside: expert_file.write(aside, snapshots, losses, velocity))
+        entry = expert_file.describe(draft, len(snapshots), list(losses))
+        path = self.shared.publish(_file(expert), draft, entry.sha256)
+        before = self._published.get(expert, path)
+        self._published[expert] = path
+        if before != path:  # a shorter one, which nobody needs any more
+            before.unlink(missing_ok=True)
+        return replace(entry, file=_file(expert))
 
     def record(self, written: Mapping[int, ExpertFile]) -> None:
         """Enter files in the manifest. One process at a time: hold `lock_path` locked."""
@@ -154,21 +214,26 @@ class TrajectoryStore:
             "torch": ".".join(torch.__version__.split(".")[:2]),
             "experts": {str(expert): asdict(entry) for expert, entry in sorted(entries.items())},
         }
-        write_atomically(self.manifest_path, lambda aside: aside.write_text(json.dumps(manifest, indent=1)))
+        self.shared.write(_MANIFEST, json.dumps(manifest, indent=1).encode())
 
     @property
     def lock_path(self) -> Path:
-        """The file to lock while experts are trained into this store."""
+        """The file to lock while experts are trained into this store; it keeps off processes of this machine.
+
+        Two machines that train the same experts at one URI do the work twice; see docs/design/storage.md.
+        """
         return self.folder / ".lock"
 
     def open(self, experts: Sequence[int], epochs: int) -> "Trajectories":
         """Map experts into memory, each with snapshots 0 to `epochs`.
 
         Raises:
-            ExpertFileError: An expert is missing, short or truncated; the message names the file.
+            ExpertFileError: An expert is missing, short, truncated or corrupt; the message names the file.
         """
         listed = self.read()
-        return Trajectories([self._map(expert, listed.get(expert), epochs) for expert in experts])
+        with ThreadPoolExecutor(_FETCHES) as pool:
+            maps = pool.map(lambda expert: self._map(expert, listed.get(expert), epochs), experts)
+            return Trajectories(list(maps))
 
     def load(self, expert: int) -> StoredExpert:
         """Return a copy of all that a listed expert's file holds, to extend it; more than listed, if it has grown.
@@ -176,7 +241,8 @@ class TrajectoryStore:
         Raises:
             ExpertFileError: The file is missing, short or truncated, or its momentum buffer is not the one written.
         """
-        path, entry = self.path(expert), self.read()[expert]
+        entry = self.read()[expert]
+        path = self._local(expert, entry)
         try:
             stored = expert_file.read(path, self.network.parameters)
         except ExpertFileError:
@@ -187,11 +253,30 @@ class TrajectoryStore:
             raise _too_few(path, len(stored.snapshots), entry)
         return stored
 
+    def _local(self, expert: int, entry: ExpertFile) -> Path:
+        """Return where this machine has an expert as its manifest entry says, or a whole file that holds as much.
+
+        Raises:
+            ExpertFileError: What is at the URI is missing, or corrupt.
+        """
+        try:
+            return self.shared.fetch(_file(expert), entry.sha256)
+        except FileNotFoundError as error:
+            raise _unreadable(self.place(expert), error) from error
+        except CorruptObject as error:
+            # Or somebody has extended the expert since the manifest was read, or is doing so.
+            whole = self.certified(expert, more_than=entry.rows - 1)
+            if whole is None:
+                raise ExpertFileError(f"{error}; train it again with --retrain-corrupt") from error
+            return self.shared.fetch(_file(expert), whole.sha256)
+
     def _map(self, expert: int, entry: ExpertFile | None, epochs: int) -> list[np.ndarray]:
-        path = self.path(expert)
         if entry is None or entry.rows < epochs + 1:
             have = "none" if entry is None else entry.rows - 1
-            raise ExpertFileError(f"{path} needs {epochs} epochs and has {have}; train it with orchestrator.experts")
+            raise ExpertFileError(
+                f"{self.place(expert)} needs {epochs} epochs and has {have}; train it with orchestrator.experts"
+            )
+        path = self._local(expert, entry)
         try:
             rows = expert_file.map_snapshots(path, self.network.parameters)
         except expert_file.UNREADABLE as error:
@@ -220,7 +305,12 @@ class Trajectories:
         return torch.from_numpy(self._rows[expert][epoch].copy())
 
 
-def _unreadable(path: Path, error: Exception) -> ExpertFileError:
+def _file(expert: int) -> str:
+    """Return the name of an expert's file."""
+    return f"expert-{expert:04d}.arrow"
+
+
+def _unreadable(path: Path | str, error: Exception) -> ExpertFileError:
     return ExpertFileError(f"{path} cannot be read ({error}); train it again with --retrain-corrupt")
 
 

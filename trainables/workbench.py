@@ -20,6 +20,8 @@ from trainables.matching import Matcher
 from trainables.memory import micro_batch_for, spare_bytes
 from trainables.networks import ConvNet
 from trainables.seeding import repeat_seed, seed_of
+from trainables.shared_file import SharedFile, local_path
+from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
 
 __all__ = ["TrialWork", "Workbench"]
@@ -29,9 +31,9 @@ __all__ = ["TrialWork", "Workbench"]
 class TrialWork:
     """What all trials of a sweep share; plain values that travel to any node."""
 
-    dataset: Path
+    dataset: Path | SharedFile
     """Prepared dataset file."""
-    store: Path
+    store: Path | SharedFolder
     """Root folder of the expert stores."""
     identity: dict[str, Any]
     """What addresses the store."""
@@ -68,7 +70,7 @@ class Workbench:
         """Open what there is to share."""
         self.work = work
         self._device = torch.device(work.device)
-        self._dataset = load(work.dataset)
+        self._dataset = load(local_path(work.dataset))
         store = TrajectoryStore(work.store, work.identity, work.network)
         self._trajectories = store.open(range(work.experts), work.epochs)
         self._initial_images = lru_cache(maxsize=3)(self._draw_initial_images)  # one a kind of initialisation

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from orchestrator.comparisons import compare_finals, compare_variants
-from orchestrator.report import _difference_parts
 from orchestrator.statistics import compare, summarize
+from orchestrator.tables import difference_parts
 
 
 def finals(**values: list[float]) -> dict[str, Any]:
@@ -50,10 +50,10 @@ def test_repeats_of_which_one_is_missing_do_not_pair() -> None:
 
 
 def test_the_report_says_the_test_and_why_or_why_none() -> None:
-    table, note = _difference_parts(compare_finals(finals(winner=SIX, random_real=[0.5 + 0.01 * k for k in range(6)])))
+    table, note = difference_parts(compare_finals(finals(winner=SIX, random_real=[0.5 + 0.01 * k for k in range(6)])))
     assert "| best trial − random real images | +0.212 |" in table
     assert table.endswith("| paired permutation | 0.0312 | 0.0312 | yes |")
     assert "the seeds pair, n = 6" in note and "Holm" in note
-    table, note = _difference_parts(compare_finals(finals(winner=[0.5, 0.6], random_real=[0.1, 0.2])))
+    table, note = difference_parts(compare_finals(finals(winner=[0.5, 0.6], random_real=[0.1, 0.2])))
     assert table.endswith("| – | – | – | – | – | – |") and "no test: n = 2" in note
-    assert _difference_parts([]) == []
+    assert difference_parts([]) == []

@@ -14,8 +14,8 @@ from PIL import Image
 from orchestrator.cli import load_space
 from orchestrator.figures import draw_study
 from orchestrator.finals import name_finals
-from orchestrator.report import study_figure_table, study_table
 from orchestrator.study import range_text, study_rows, summarize_study, write_study
+from orchestrator.tables import study_figure_table, study_table
 from orchestrator.trials import TrialRecord, images_of
 from search_spaces import Space, load
 from tests.orchestrator.conftest import SMALL, Sweep, run
@@ -157,7 +157,7 @@ class TestASmallStudy:
 
     def test_result_has_a_summary_a_variant_over_its_repeats(self, study: Sweep, space: Space) -> None:
         result = study.result
-        assert list(result).index("study") == list(result).index("finals") + 1
+        assert list(result).index("study") == list(result).index("comparisons") + 1
         assert result["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
         assert result["experts"]["trained"] == 0, "the experts are those of the digits' search"
         rows = pq.read_table(study.folder / "study.parquet").to_pylist()

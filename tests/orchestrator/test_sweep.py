@@ -21,8 +21,8 @@ class TestWhatASweepLeaves:
     def test_result_has_the_form_of_the_contract(self, first: Sweep) -> None:
         result = first.result
         assert list(result) == [
-            "version", "sweep", "space", "status", "seed", "trials", "best", "paper", "finals", "experts", "seconds",
-            "mlflow", "files",
+            "version", "sweep", "space", "status", "seed", "trials", "best", "paper", "finals", "comparisons",
+            "experts", "seconds", "mlflow", "files",
         ]  # fmt: skip
         assert result["version"] == 1 and result["sweep"] == "first" and result["space"] == "digits"
         assert result["status"] == "finished" and result["seed"] == 0
@@ -88,6 +88,8 @@ class TestWhatASweepLeaves:
         assert f"**{first.result['best']['trial']}**" in report and f"{mean:.3f}" in report
         for number in range(4):
             assert f"trial-{number:03d}" in report
+        page = (first.folder / "report.html").read_text()
+        assert page.count('src="data:image/png') == report.count("![") and "http" not in page
         for figure in ("figures/synthetic.png", "figures/trials.png"):
             assert figure in report
             with Image.open(first.folder / figure) as picture:

@@ -1,0 +1,151 @@
+"""Tables of what a sweep found: for the terminal through Rich, for the report as Markdown."""
+
+from typing import Any
+
+from rich.table import Table
+
+from orchestrator.study import range_text
+from orchestrator.trials import TrialRecord
+from search_spaces import Space
+
+__all__ = [
+    "FINAL_NAMES",
+    "STUDY_HEADINGS",
+    "difference_parts",
+    "finals_table",
+    "markdown_table",
+    "mean_std",
+    "number_text",
+    "result_table",
+    "study_cells",
+    "study_figure_table",
+    "study_table",
+    "trials_table",
+]
+
+FINAL_NAMES = {
+    "winner": "best trial",
+    "paper_setting": "reference setting (trial 0)",
+    "random_real": "random real images",
+    "full_data": "full training set",
+}
+STUDY_HEADINGS = {
+    "validation_accuracy": "validation",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "macro_recall": "macro-recall",
+}
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """Return the finals as a table for the terminal."""
+    networks = next(iter(result["finals"].values()))["accuracy"]["n"]
+    table = Table(title=f"Test split, mean ± std over {networks} networks", title_justify="left")
+    table.add_column("trained on")
+    for heading in ("accuracy", "macro-F1", "macro-recall"):
+        table.add_column(heading, justify="right")
+    for name, metrics in result["finals"].items():
+        cells = [mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
+        table.add_row(FINAL_NAMES[name], *cells)
+    return table
+
+
+def study_table(study: dict[str, Any], space: Space) -> Table:
+    """Return a study's variants as a table for the terminal."""
+    table = Table(title="Variants, mean ± std over repeats; test split but for validation", title_justify="left")
+    for heading in ("variant", "range"):
+        table.add_column(heading)
+    for heading in (*STUDY_HEADINGS.values(), "n"):
+        table.add_column(heading, justify="right")
+    for cells in study_cells(study, space):
+        table.add_row(*cells)
+    return table
+
+
+def study_figure_table(study: dict[str, Any]) -> Table:
+    """Return what figures/study.png draws, as a table for the terminal: a point a repeat, and their mean and std."""
+    table = Table(title="figures/study.png: its data", title_justify="left")
+    for heading in ("variant", "accuracy on"):
+        table.add_column(heading)
+    for heading in ("mean", "std", "n", "repeats"):
+        table.add_column(heading, justify="right")
+    for name, variant in study["variants"].items():
+        for metric, split in (("accuracy", "test split"), ("validation_accuracy", "validation split")):
+            if summary := variant[metric]:
+                spread = f"{summary['std']:.4f}" if summary["n"] > 1 else "–"
+                repeats = "  ".join(f"{value:.4f}" for value in summary["values"])
+                table.add_row(name, split, f"{summary['mean']:.4f}", spread, str(summary["n"]), repeats)
+    return table
+
+
+def study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
+    """Return a variant's name, matching range, summaries and n, a list a variant."""
+    rows = []
+    for name, variant in study["variants"].items():
+        summaries = [variant[metric] for metric in STUDY_HEADINGS]
+        figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
+        count = str(summaries[0]["n"]) if summaries[0] else "0"
+        rows.append([name, range_text(space, name), *figures, count])
+    return rows
+
+
+def difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
+    """Return what a report says of a family of differences: their table, and which test was used and why."""
+    if not comparisons:
+        return []
+    headings = ["difference in accuracy", "", "95 % interval", "effect size", "test", "p", "p, Holm", "significant"]
+    rows = []
+    for each in comparisons:
+        between = f"{FINAL_NAMES.get(each['a'], each['a'])} − {FINAL_NAMES.get(each['b'], each['b'])}"
+        interval = "–" if each["interval_95"] is None else "{:+.3f} … {:+.3f}".format(*each["interval_95"])
+        figures = [
+            number_text(each[name]) if each[name] is not None else "–" for name in ("effect_size", "p", "p_holm")
+        ]
+        verdict = "–" if each["p"] is None else "yes" if each["significant"] else "no"
+        rows.append(
+            [between, f"{each['difference']:+.3f}", interval, figures[0], each["test"] or "–", *figures[1:], verdict]
+        )
+    notes = "; ".join(dict.fromkeys(each["note"] for each in comparisons))
+    return [
+        markdown_table(headings, rows),
+        f"Which test: {notes}. Corrected for {len(comparisons)} by Holm's procedure.",
+    ]
+
+
+def finals_table(finals: dict[str, Any]) -> str:
+    """Return the finals in Markdown: mean ± std over networks, and accuracy's 95 % interval."""
+    rows = []
+    for name, metrics in finals.items():
+        cells = [mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
+        interval = metrics["accuracy"]["interval_95"]
+        span = "{:.3f} … {:.3f}".format(*interval) if interval else "–"
+        rows.append([FINAL_NAMES[name], cells[0], span, *cells[1:], str(metrics["accuracy"]["n"])])
+    return markdown_table(["trained on", "accuracy", "95 % interval", "macro-F1", "macro-recall", "n"], rows)
+
+
+def trials_table(records: list[TrialRecord], varied: list[str]) -> str:
+    """Return trials in Markdown, in the order given, with the settings in which they differ."""
+    rows = []
+    for record in records:
+        accuracy = "–" if record.last is None else f"{record.last:.3f}"
+        values = [number_text(record.settings[key]) for key in varied]
+        status = f"failed: {record.reason}" if record.status == "failed" else record.status
+        rows.append([record.name, status, str(record.iterations), accuracy, *values])
+    return markdown_table(["trial", "status", "iterations", "validation accuracy", *varied], rows)
+
+
+def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
+    """Return rows of cells as a Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])
+
+
+def mean_std(summary: dict[str, Any]) -> str:
+    """Return mean ± std of a summary as people read it."""
+    spread = f" ± {summary['std']:.3f}" if summary["n"] > 1 else ""  # one value has none
+    return f"{summary['mean']:.3f}{spread}"
+
+
+def number_text(value: Any) -> str:
+    """Return a value to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

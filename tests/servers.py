@@ -1,0 +1,67 @@
+"""Object stores in processes of their own, on loopback: what pyarrow.fs means by s3:// and gs:// in these tests."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BUCKET = "bucket"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Serve S3 with an empty bucket; give the environment that leads there."""
+    port = free_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "anyone",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    bucket = urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")
+    with _serving(command, bucket):
+        yield environment
+
+
+@contextmanager
+def gs_server() -> Iterator[dict[str, str]]:
+    """Serve Google's storage with an empty bucket; give the environment that leads there."""
+    port = free_port()
+    start = "from gcp_storage_emulator.__main__ import main; import sys; main(sys.argv[1:])"
+    options = ("--host=127.0.0.1", f"--port={port}", "--in-memory", f"--default-bucket={BUCKET}")
+    address = f"http://127.0.0.1:{port}"
+    with _serving([sys.executable, "-c", start, "start", *options], f"{address}/storage/v1/b/{BUCKET}"):
+        yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": address}
+
+
+@contextmanager
+def _serving(command: list[str], bucket: urllib.request.Request | str) -> Iterator[None]:
+    """Have a server from when it answers a request for its bucket."""
+    # They say every request: a pipe that nobody reads would stop them.
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ)
+    )
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(bucket).close()
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.1)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
