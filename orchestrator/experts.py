@@ -215,10 +215,10 @@ def main(
 def run_experts(settings: SweepSettings) -> None:
     """Run the expert stage of a sweep that is not to follow."""
     from orchestrator.cluster import connected
-    from orchestrator.inputs import check_dataset, prepare_inputs
+    from orchestrator.inputs import prepare_inputs
 
     console = make_console(quiet=settings.quiet)
-    check_dataset(settings)
+    settings.check_dataset()
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)

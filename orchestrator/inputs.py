@@ -15,13 +15,12 @@ from trainables.augmentation import Augmentation, parse_families
 from trainables.datasets import ImageDataset, load, prepare, whiten, whitened
 from trainables.networks import ConvNet
 from trainables.shared_file import SharedFile, share
-from trainables.sources import find
 from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
 from trainables.whitening import EPS
 from trainables.workbench import TrialWork
 
-__all__ = ["Inputs", "check_dataset", "prepare_dataset", "prepare_inputs"]
+__all__ = ["Inputs", "prepare_dataset", "prepare_inputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +74,6 @@ class Inputs:
             memory_budget_bytes=self.settings.memory_budget_bytes,
             device_share=resources.gpus_per_trial or 1 / resources.workers(self.settings.concurrent),
         )
-
-
-def check_dataset(settings: SweepSettings) -> None:
-    """Refuse a dataset whose files are not there, or that has not the classes asked for, before anything is started.
-
-    Raises:
-        DatasetError: Says what to put where.
-    """
-    find(settings.space.dataset, settings.data).facts.first(settings.fixed["classes"])
 
 
 def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:

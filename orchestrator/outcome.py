@@ -8,12 +8,11 @@ import torch
 
 from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
-from orchestrator.figures import draw_sets, draw_study, draw_trials
+from orchestrator.figures import draw_sets
 from orchestrator.inputs import Inputs
 from orchestrator.report import write_report
 from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.search import SearchOutcome
-from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
 from orchestrator.study import write_study
 from orchestrator.tables import FINAL_NAMES
@@ -177,13 +176,8 @@ def leave_files(
     if best.number != REFERENCE_TRIAL and REFERENCE_TRIAL in sets:
         shown[f"after: {FINAL_NAMES['paper_setting']}"] = sets[REFERENCE_TRIAL]
     draw_sets(folder / "figures" / "synthetic.png", _pictures(inputs, shown), names)
-    draw_trials(folder / "figures" / "trials.png", outcome.trials, best)
-    if tell_anything(outcome.trials) and not space.variants:
-        draw_importance(folder / "figures" / "importance.png", space, outcome.trials)
-        draw_parallel(folder / "figures" / "parallel.png", space, outcome.trials)
     if space.variants:
         write_study(folder / _STUDY_FILES["study"], rows)
-        draw_study(folder / "figures" / "study.png", space, rows)
         firsts: dict[str, SyntheticSet] = {}
         for number in sorted(sets):  # repeat by repeat: a variant's first that there is
             firsts.setdefault(f"after: {sets[number].config['variant']}", sets[number])

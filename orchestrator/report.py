@@ -1,13 +1,26 @@
-"""A sweep's report for people: report.md, and the same as report.html, one file with its pictures inside."""
+"""A sweep's report for people: report.md, and the same as report.html, one file with its pictures inside.
 
+python -m orchestrator.report --sweep NAME      makes it again from what the sweep has left
+"""
+
+import json
 import shlex
+from pathlib import Path
 from typing import Any
+
+import click
+import pyarrow.parquet as pq
 
 from orchestrator.advice import next_steps
 from orchestrator.algorithm import pseudo_code
+from orchestrator.cli import one_line_errors, workdir_option
+from orchestrator.errors import UserError
+from orchestrator.figures import draw_study, draw_trials
 from orchestrator.html import write_html
-from orchestrator.search_figures import tell_anything
+from orchestrator.mirror import Mirror
+from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
+from orchestrator.statistics import ALPHA, rank_correlation
 from orchestrator.tables import (
     STUDY_HEADINGS,
     difference_parts,
@@ -18,17 +31,18 @@ from orchestrator.tables import (
     study_cells,
     trials_table,
 )
-from orchestrator.trials import TrialRecord, ranked
+from orchestrator.trials import TrialRecord, best_trial, ranked, read_parquet
+from orchestrator.workdir import Workdir
 from search_spaces import Space, names
 from search_spaces.dimensions import Fixed
 
-__all__ = ["repeat_command", "write_report"]
+__all__ = ["main", "repeat_command", "write_report"]
 
 
 def write_report(
     settings: SweepSettings, result: dict[str, Any], records: list[TrialRecord], rows: list[dict[str, Any]]
 ) -> None:
-    """Write report.md and report.html beside the figures.
+    """Write report.md and report.html, and the figures of the trials; those of the images must be there.
 
     Args:
         settings: What the sweep was asked.
@@ -37,6 +51,7 @@ def write_report(
         rows: A study's rows; of a search none.
     """
     space = settings.space
+    _draw(settings, records, rows)
     parts = [
         f"# {result['sweep']}: {space.title}",
         _headline(result),
@@ -49,6 +64,7 @@ def write_report(
         trials_table(ranked(records), space.varied),
         "![Search](figures/trials.png)",
         *_settings_parts(space, records),
+        *_loss_parts(records),
         *_advice(space, records),
         *_cost(result),
         "## Repeat it",
@@ -66,6 +82,17 @@ def write_report(
     text = "\n\n".join(parts) + "\n"
     (settings.folder / "report.md").write_text(text)
     write_html(settings.folder / "report.html", text, title=f"{result['sweep']}: {space.title}")
+
+
+def _draw(settings: SweepSettings, records: list[TrialRecord], rows: list[dict[str, Any]]) -> None:
+    space, figures, best = settings.space, settings.folder / "figures", best_trial(records)
+    assert best is not None, "a finished sweep has a winner"
+    draw_trials(figures / "trials.png", records, best)
+    if space.variants:
+        draw_study(figures / "study.png", space, rows)
+    elif tell_anything(records):
+        draw_importance(figures / "importance.png", space, records)
+        draw_parallel(figures / "parallel.png", space, records)
 
 
 def repeat_command(settings: SweepSettings) -> str:
@@ -125,6 +152,32 @@ def _settings_parts(space: Space, records: list[TrialRecord]) -> list[str]:
         "How much of the accuracy's variance over the ranges each setting explains alone (fANOVA), at the first rung, "
         f"which all trials came to. With {sum(bool(record.rungs) for record in records)} trials this is but a hint.",
         "![Importance of the settings](figures/importance.png)",
+    ]
+
+
+def _loss_parts(records: list[TrialRecord]) -> list[str]:
+    """Return whether the matching loss tells which trial is good: it is minimised, not wanted. METHOD §6."""
+    told = [
+        (record.measures["matching_loss"], record.last)
+        for record in records
+        if "matching_loss" in record.measures and record.last is not None
+    ]
+    found = rank_correlation([loss for loss, _ in told], [accuracy for _, accuracy in told])
+    if found is None:
+        return []
+    rho, p = found
+    if p > ALPHA:
+        reading = "so over these trials a lower matching loss says nothing of accuracy that chance would not"
+    elif rho < 0:
+        reading = "so a lower matching loss went with higher accuracy"
+    else:
+        reading = "so a lower matching loss went with lower accuracy"
+    return [
+        "## Does the matching loss tell accuracy?",
+        f"Spearman's ρ between a trial's mean matching loss and its validation accuracy, both at its last rung, is "
+        f"{rho:+.2f} (n = {len(told)}, permutation p = {p:.2g}), {reading}. Losses under another N, M or range "
+        "are relative to other distances: this asks whether the search could have been steered by the loss in place of "
+        "accuracy.",
     ]
 
 
@@ -192,3 +245,34 @@ def _counts(result: dict[str, Any], reference: str) -> str:
         f"Space `{result['space']}`, seed {result['seed']}; {counts['finished']} trials finished, "
         f"{counts['pruned']} pruned, {counts['failed']} failed. Trial 0 is {reference}."
     )
+
+
+@click.command(help="Make a finished sweep's report again, from what it has left.")
+@workdir_option
+@click.option("--sweep", "name", required=True, metavar="SWEEP", help="Name of the sweep.")
+@one_line_errors
+def main(workdir: str, name: str) -> None:
+    """Write the report and say where it is."""
+    settings = SweepSettings.stored(Workdir.at(workdir), name)
+    with settings.held():
+        mirror = Mirror(settings.workdir, name)
+        mirror.pull()
+        result = _finished(settings.folder / "result.json", name)
+        study = settings.folder / "study.parquet"
+        rows = pq.read_table(study).to_pylist() if study.exists() else []
+        write_report(settings, result, read_parquet(settings.folder / "trials.parquet"), rows)
+        mirror.push()
+    click.echo(f"{settings.place}/report.html")
+
+
+def _finished(file: Path, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"status": "not begun"}
+    if result["status"] != "finished":
+        raise UserError(
+            f"only a finished sweep has a report, and {name!r} is {result['status']}; go on with it: --resume"
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main()

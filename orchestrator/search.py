@@ -243,6 +243,7 @@ def read_trials(study: optuna.Study, space: Space) -> list[TrialRecord]:
             rungs=dict(sorted(trial.intermediate_values.items())),
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
             reason=trial.user_attrs.get("reason", ""),
+            measures=trial.user_attrs.get("measures", {}),
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.state in _STATUS

@@ -18,9 +18,11 @@ from ray.tune.search import Searcher
 from search_spaces import Space
 from trainables.seeding import seed_of
 
-__all__ = ["METRIC", "StudySearch", "ended_as_planned"]
+__all__ = ["MEASURES", "METRIC", "StudySearch", "ended_as_planned"]
 
 METRIC = "validation_accuracy"
+MEASURES = ("matching_loss", "alpha", "skip_rate", "image_displacement", "label_inconsistency")
+"""What the study keeps of a trial's last rung besides its accuracy, as far as it was reported."""
 
 
 class NamedTPE(BaseSampler):
@@ -134,6 +136,7 @@ class StudySearch(Searcher):
             return
         trial = self._trials.pop(trial_id)
         trial.set_user_attr("seconds", result["trial_seconds"])
+        trial.set_user_attr("measures", {name: result[name] for name in MEASURES if name in result})
         if "failed" in result:
             self._end(trial, TrialState.PRUNED, outcome="failed", reason=result["failed"])
             return

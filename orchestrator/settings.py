@@ -18,6 +18,7 @@ from search_spaces import Space
 from search_spaces.record import from_record, to_record
 from trainables.config import DistillationConfig, ExpertRecipe, Protocol
 from trainables.files import write_atomically
+from trainables.sources import find
 
 __all__ = ["SweepSettings", "Workdir"]
 
@@ -180,6 +181,14 @@ class SweepSettings:
                 f"a sweep named {self.name!r} exists in {self.place.rpartition('/')[0]} and was asked something else "
                 f"({', '.join(different)} differ); choose another --name, or go on with it: {self.resume_command}"
             )
+
+    def check_dataset(self) -> None:
+        """Refuse a dataset whose files are not there, or that has not the classes asked for, before anything starts.
+
+        Raises:
+            DatasetError: Says what to put where.
+        """
+        find(self.space.dataset, self.data).facts.first(self.fixed["classes"])
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-__all__ = ["ALPHA", "Comparison", "compare", "holm", "summarize"]
+__all__ = ["ALPHA", "Comparison", "compare", "holm", "rank_correlation", "summarize"]
 
 ALPHA = 0.05
 """Level of tests; intervals have 1 − ALPHA."""
@@ -124,6 +124,25 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
         largest = max(largest, min(1.0, (len(tested) - rank) * p))
         corrected[number] = replace(comparisons[number], p_holm=largest)
     return corrected
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
+    """Return Spearman's ρ of two sequences and its two-sided p, by permutation; None if either is constant or short."""
+    if len(x) < 2 * LEAST or len(set(x)) == 1 or len(set(y)) == 1:
+        return None
+    ranks = stats.rankdata(y)
+    found = stats.permutation_test(
+        (stats.rankdata(x),), lambda one, axis: _correlation(one, ranks), permutation_type="pairings", vectorized=True,
+        n_resamples=9999, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(found.statistic), float(found.pvalue)
+
+
+def _correlation(rows: np.ndarray, with_: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of every row, or of the one there is, with a vector."""
+    centred, other = rows - rows.mean(axis=-1, keepdims=True), with_ - with_.mean()
+    spread = np.sqrt((centred**2).sum(axis=-1) * (other**2).sum())
+    return np.asarray((centred * other).sum(axis=-1) / spread)
 
 
 def _quantile(degrees: float) -> float:

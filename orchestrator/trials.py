@@ -1,7 +1,7 @@
 """What became of the trials: their record, their ranking and their file."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from trainables.files import write_atomically
 
-__all__ = ["TrialRecord", "best_trial", "images_of", "ranked", "trial_name", "write_parquet"]
+__all__ = ["TrialRecord", "best_trial", "images_of", "ranked", "read_parquet", "trial_name", "write_parquet"]
+
+_RUNG, _LAST = "validation_accuracy_", "_last"  # in names of columns
 
 
 def trial_name(number: int) -> str:
@@ -38,6 +40,8 @@ class TrialRecord:
     """Wall-clock time in which the trial ran."""
     reason: str
     """Why it ended; empty if it finished."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """What else the last rung came to: `searcher.MEASURES`, as far as it was reported."""
 
     @property
     def name(self) -> str:
@@ -86,11 +90,32 @@ def write_parquet(path: Path, records: list[TrialRecord], varied: Iterable[str])
     for key in sorted(records[0].settings, key=lambda key: (key not in first, key)) if records else ():
         columns[key] = [record.settings[key] for record in records]
     for rung in rungs:
-        columns[f"validation_accuracy_{rung}"] = [record.rungs.get(rung) for record in records]
-    columns["validation_accuracy_last"] = [record.last for record in records]
-    columns["validation_accuracy_best"] = [record.best for record in records]
+        columns[f"{_RUNG}{rung}"] = [record.rungs.get(rung) for record in records]
+    columns[f"{_RUNG}last"] = [record.last for record in records]
+    columns[f"{_RUNG}best"] = [record.best for record in records]
+    for name in dict.fromkeys(name for record in records for name in record.measures):
+        columns[f"{name}{_LAST}"] = [record.measures.get(name) for record in records]
     columns["iterations_done"] = [record.iterations for record in records]
     columns["seconds"] = [record.seconds for record in records]
     columns["reason"] = [record.reason for record in records]
     table = pa.table(columns)
     write_atomically(path, lambda aside: pq.write_table(table, aside))
+
+
+def read_parquet(path: Path) -> list[TrialRecord]:
+    """Return the trials that `write_parquet` wrote."""
+    records = []
+    for row in pq.read_table(path).to_pylist():
+        _, number, status, seconds, reason = (row.pop(name) for name in ("id", "number", "status", "seconds", "reason"))
+        for name in ("iterations_done", f"{_RUNG}last", f"{_RUNG}best"):
+            del row[name]
+        rungs = {int(name.removeprefix(_RUNG)): row.pop(name) for name in list(row) if name.startswith(_RUNG)}
+        measures = {name.removesuffix(_LAST): row.pop(name) for name in list(row) if name.endswith(_LAST)}
+        records.append(
+            TrialRecord(
+                number=number, status=status, settings=row, seconds=seconds, reason=reason,
+                rungs={iteration: accuracy for iteration, accuracy in rungs.items() if accuracy is not None},
+                measures={name: value for name, value in measures.items() if value is not None},
+            )
+        )  # fmt: skip
+    return records

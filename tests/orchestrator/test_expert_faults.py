@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -91,21 +90,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("orchestrator.experts", *COMMAND, "--experts", 3, "--workdir", workdir)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir
-
-
-@pytest.mark.slow
-def test_the_command_goes_on_where_it_was_killed(undisturbed: Path, tmp_path: Path) -> None:
-    with training(tmp_path, 2) as process:
-        wait_until(process, lambda: len(found := snapshots(tmp_path)) == 2 and min(found.values()) > 10)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    killed = snapshots(tmp_path)
-    assert list(tmp_path.glob("experts/*/manifest.json")) == []  # no expert was finished, and none was listed
-    assert max(killed.values()) <= HORIZON
-    done = run("orchestrator.experts", *COMMAND, "--experts", 2, "--workdir", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert went_on_from(done.stdout) >= sum(rows - 1 for rows in killed.values())  # its actors outlive it a little
-    assert_same_bits(tmp_path, undisturbed, 2)
 
 
 @pytest.fixture

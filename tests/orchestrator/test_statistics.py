@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.statistics import ALPHA, Comparison, compare, holm, summarize
+from orchestrator.statistics import ALPHA, Comparison, compare, holm, rank_correlation, summarize
 
 SIMULATIONS = 2000
 # Four standard errors of a share near 5 % (or 95 %) over that many simulations.
@@ -121,6 +121,28 @@ class TestKnownAnswers:
         assert compare([1, 1, 1], [1, 1, 1], paired=False).p == 1.0
         assert compare([1, 1, 1], [2, 2, 2], paired=False).p == 0.0
         assert compare([1, 1, 1], [2, 2, 2], paired=False).interval_95 == (-1, -1)
+
+
+class TestRankCorrelation:
+    def test_rho_is_scipys_and_p_close_to_it(self) -> None:
+        random = np.random.default_rng(6)
+        x = random.normal(size=30)
+        y = x + random.normal(size=30)
+        found = rank_correlation(x.tolist(), y.tolist())
+        expected = stats.spearmanr(x, y)
+        assert found is not None
+        assert found[0] == pytest.approx(expected.statistic)
+        assert found[1] == pytest.approx(expected.pvalue, abs=0.01)
+
+    def test_false_alarms(self) -> None:
+        random = np.random.default_rng(7)
+        found = [rank_correlation(random.normal(size=6).tolist(), random.normal(size=6).tolist()) for _ in range(400)]
+        alarms = sum(each is not None and each[1] <= ALPHA for each in found)
+        assert alarms / 400 <= ALPHA + 4 * math.sqrt(0.05 * 0.95 / 400)
+
+    def test_what_is_constant_or_short_has_none(self) -> None:
+        assert rank_correlation([1.0] * 6, [1.0, 2, 3, 4, 5, 6]) is None
+        assert rank_correlation([1.0, 2, 3, 4, 5], [1.0, 2, 3, 4, 5]) is None
 
 
 class TestTooFew:

@@ -1,8 +1,8 @@
 """A workdir at s3://, with a real S3 server: a sweep whose machine is lost goes on on another, bit for bit."""
 
+import json
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.mirror import Mirror
 from orchestrator.workdir import Workdir
-from tests.orchestrator.conftest import Sweep, assert_refused, run, run_sweep
+from tests.orchestrator.conftest import Sweep, assert_refused, run
 from tests.orchestrator.test_resume import begin, kill_when, rows, study, tracked
 from tests.servers import s3_server
 from trainables.synthetic import read_synthetic
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.slow
 
 NAME = "head-lost"
 URI = "s3://bucket/a prefix/runs"
-FEWER = ("--trials", "3")
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +38,30 @@ def machine(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_sweep_whose_machine_is_lost_goes_on_on_another_bit_for_bit(
-    s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: None, first: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = machine(tmp_path, "lost", monkeypatch)
 
     def in_the_second_trial() -> bool:
         folder = next(cache.glob(f"*/sweeps/{NAME}"), cache)
-        if not (folder / "progress.json").exists() or not (folder / "optuna.db").exists():
-            return False
+        progress = folder / "progress.json"
+        if not progress.exists() or "search" not in json.loads(progress.read_text())["seconds"]:
+            return False  # nobody else may open the study while it is made
         trials = study(folder, NAME)
         return len(trials) > 1 and trials[0].state.is_finished() and bool(trials[1].intermediate_values)
 
-    with ThreadPoolExecutor(1) as meanwhile:
-        on_a_disk = meanwhile.submit(run_sweep, tmp_path / "plain", NAME, *FEWER)
-        kill_when(begin(URI, NAME, *FEWER), in_the_second_trial)
-        shutil.rmtree(cache, ignore_errors=True)
+    kill_when(begin(URI, NAME), in_the_second_trial)
+    shutil.rmtree(cache, ignore_errors=True)
 
-        cache = machine(tmp_path, "next", monkeypatch)
-        done = run("orchestrator.sweep", "--resume", NAME, "--workdir", URI)
-        undisturbed = on_a_disk.result()
+    cache = machine(tmp_path, "next", monkeypatch)
+    done = run("orchestrator.sweep", "--resume", NAME, "--workdir", URI)
     assert done.returncode == 0, done.stdout + done.stderr
     resumed = Sweep(next(cache.iterdir()), NAME, done.stdout)
 
-    assert rows(resumed) == rows(undisturbed)
+    assert rows(resumed) == rows(first)
     for part in ("finals", "trials", "best", "paper"):
-        assert resumed.result[part] == undisturbed.result[part]
-    images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (undisturbed, resumed)]
+        assert resumed.result[part] == first.result[part]
+    images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (first, resumed)]
     assert torch.equal(*images)
     assert resumed.result["experts"]["trained"] == 0  # they were at the URI
     assert f"{URI}/sweeps/{NAME}/report.md" in resumed.output
@@ -72,7 +69,7 @@ def test_a_sweep_whose_machine_is_lost_goes_on_on_another_bit_for_bit(
     # MLflow has every trial once; what it was told last on the lost machine may be lacking.
     runs = tracked(resumed)
     assert sorted(runs) == [row["id"] for row in rows(resumed)]
-    assert [runs[name][0] for name in sorted(runs)] == [tracked(undisturbed)[name][0] for name in sorted(runs)]
+    assert [runs[name][0] for name in sorted(runs)] == [tracked(first)[name][0] for name in sorted(runs)]
 
     # A third machine has the finished sweep, pictures and all.
     machine(tmp_path, "third", monkeypatch)

@@ -95,6 +95,16 @@ class TestWhatASweepLeaves:
             with Image.open(first.folder / figure) as picture:
                 assert len(picture.convert("L").getcolors(maxcolors=256) or [0] * 256) > 8
 
+    def test_the_report_can_be_made_again_from_what_was_left(self, first: Sweep) -> None:
+        pages = [first.folder / name for name in ("report.md", "report.html", "figures/trials.png")]
+        before = [page.read_bytes() for page in pages]
+        for page in pages:
+            page.unlink()
+        done = run("orchestrator.report", "--workdir", first.workdir, "--sweep", "first")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == f"{first.folder}/report.html"
+        assert [page.read_bytes() for page in pages] == before
+
     def test_the_study_tells_pruned_from_complete(self, first: Sweep) -> None:
         study = optuna.load_study(study_name="first", storage=f"sqlite:///{first.workdir / 'optuna.db'}")
         rows = {row["number"]: row for row in pq.read_table(first.folder / "trials.parquet").to_pylist()}
