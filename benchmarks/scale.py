@@ -161,7 +161,7 @@ def _fill_study(settings: Any, trials: int) -> None:
     if not trials:
         return
     search = StudySearch(
-        settings.space, study=settings.name, storage=f"sqlite:///{settings.workdir.optuna_database}", seed=0,
+        settings.space, study=settings.name, storage=settings.study_storage, seed=0,
         trials=trials, iterations=settings.fixed["iterations"],
     )  # fmt: skip
     search.suggest("first")

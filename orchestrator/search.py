@@ -175,7 +175,7 @@ def run_search(
     search = StudySearch(
         space,
         study=settings.name,
-        storage=f"sqlite:///{settings.workdir.databases(settings.name).optuna_database.absolute()}",
+        storage=settings.study_storage,
         seed=settings.seed,
         trials=trials,
         iterations=settings.fixed["iterations"],

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from orchestrator.study_storage import open_storage
 from search_spaces import Space
 from trainables.seeding import seed_of
 
@@ -88,7 +89,7 @@ class StudySearch(Searcher):
         self._iterations = iterations
         self.study = optuna.create_study(
             study_name=study,
-            storage=optuna.storages.RDBStorage(storage),
+            storage=open_storage(storage),
             # A study's points are all enqueued; TPE would model them at every one of them.
             sampler=optuna.samplers.RandomSampler(seed)
             if space.variants

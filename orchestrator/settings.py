@@ -22,12 +22,12 @@ from trainables.sources import find
 
 __all__ = ["SweepSettings", "Workdir"]
 
-SETTINGS_VERSION = 2
+SETTINGS_VERSION = 3
 _HOW_IT_RUNS = ("address", "concurrent", "gpus_per_trial", "time_budget_s")
 """Settings that may be others when a sweep is gone on with: they say how it runs, not what it finds."""
 _WRITTEN = (
     "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "memory_budget_bytes", "tracking_uri",
-    "storage_path", "preset",
+    "study_uri", "storage_path", "preset",
 )  # fmt: skip
 
 
@@ -49,6 +49,8 @@ class SweepSettings:
     memory_budget_bytes: float | None = None
     """Memory that the graph of a trial's inner step may take; None: its share of what the device has free."""
     tracking_uri: str | None = None
+    study_uri: str | None = None
+    """The database of Optuna's studies; None: SQLite in the workdir."""
     storage_path: str | None = None
     """Where trials' checkpoints go; None: the sweep's own folder."""
     data: Path | None = None
@@ -98,6 +100,12 @@ class SweepSettings:
     def place(self) -> str:
         """Where the sweep's folder is, as people write it."""
         return self.workdir.shared_sweep(self.name).uri or str(self.folder)
+
+    @property
+    def study_storage(self) -> str:
+        """The database of the study, as Optuna takes it."""
+        database = self.workdir.databases(self.name).optuna_database
+        return self.study_uri or f"sqlite:///{database.absolute()}"
 
     @property
     def tune_folder(self) -> str:

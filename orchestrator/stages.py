@@ -20,6 +20,7 @@ from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.search import SearchOutcome, run_search
 from orchestrator.settings import SweepSettings
 from orchestrator.study import study_rows, summarize_study
+from orchestrator.study_storage import open_storage
 from orchestrator.tables import result_table, study_figure_table, study_table
 from orchestrator.tracking import SweepRun, TrackingCallback, open_sweep_run, reopen_sweep_run
 from orchestrator.trials import TrialRecord, best_trial
@@ -55,6 +56,8 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     compiled, why = progress.compilation
     inputs = prepare_inputs(settings, console)
     check_experts(inputs)
+    if settings.study_uri:
+        open_storage(settings.study_uri)  # now, and not after the experts
     run = open_sweep_run(
         settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
         {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},

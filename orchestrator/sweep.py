@@ -53,6 +53,10 @@ _WITH_RESUME = {
     help="Memory for the graph of a trial's inner step; default: what the device has free. The gradient is the same.",
 )
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
+@click.option(
+    "--study-uri", metavar="URI",
+    help="Database of Optuna's studies, such as postgresql://USER@HOST/DATABASE; default: SQLite in the workdir.",
+)  # fmt: skip
 @click.option("--storage-path", metavar="URI", help="Where all nodes reach checkpoints; default: the sweep's folder.")
 @click.pass_context
 @one_line_errors
@@ -72,6 +76,7 @@ def main(
     memory_budget: float | None,
     address: str,
     tracking_uri: str | None,
+    study_uri: str | None,
     storage_path: str | None,
     data: Path | None,
     overrides: tuple[str, ...],
@@ -80,6 +85,10 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line, then plan or run."""
+    if study_uri is not None:
+        from orchestrator.study_storage import check_study_uri
+
+        check_study_uri(study_uri)
     if resume is not None:
         settings = _resumed(context, resume)
     elif space_name is None:
@@ -97,6 +106,7 @@ def main(
             time_budget_s=time_budget,
             memory_budget_bytes=memory_budget,
             tracking_uri=tracking_uri,
+            study_uri=study_uri,
             storage_path=storage_path,
             data=data,
             preset=preset,

@@ -19,7 +19,7 @@ from ray import tune
 from orchestrator.delivery import FILE, PARAMS, RUN, STATUS, TAGS, MlflowService, Part, in_parts
 from orchestrator.errors import ClusterError
 from orchestrator.figures import draw_set
-from orchestrator.journal import METRICS, Journal
+from orchestrator.journal import METRICS, Journal, RunState
 from orchestrator.search import error_line
 from orchestrator.searcher import METRIC, ended_as_planned
 from orchestrator.sender import Refused, Sender, Unavailable
@@ -88,11 +88,35 @@ class SweepRun:
         )
 
     def close_trials(self, records: Iterable[TrialRecord]) -> None:
-        """Close the runs of trials that have ended and were not closed, because a driver died just then."""
+        """Close the runs of trials that have ended, as far as they are not, and tell what the journal does not know.
+
+        A driver may have died just before it closed one. A journal that was lost with its machine lags behind the
+        study; of what it lacks the study has settings and accuracies.
+        """
         for record in records:
-            if self.journal.run(record.name) is not None:
-                reason = record.reason if record.status == "failed" else ""
-                _set_outcome(self.journal, record.name, record.status, reason)
+            known = self.open_trial(record.name, {**record.settings, "trial_number": record.number})
+            for iteration, accuracy in record.rungs.items():
+                if iteration > known.iteration:
+                    row = ("validation_accuracy", accuracy, _now(), iteration)
+                    self.journal.add(record.name, *_metrics([row]), iteration=iteration)
+            reason = record.reason if record.status == "failed" else ""
+            _set_outcome(self.journal, record.name, record.status, reason)
+
+    def open_trial(self, name: str, config: Mapping[str, Any]) -> RunState:
+        """Make sure of a trial's run, and return what the journal knows of it."""
+        if self.journal.run(name) is None:
+            run = {
+                "experiment_id": self.experiment_id,
+                "name": name,
+                "start_time": _now(),
+                "identity": {"mlflow.parentRunId": self.run_id, "mdatm.trial": name},
+                "tags": {},
+            }
+            params = in_parts(PARAMS, {key: str(value) for key, value in config.items()})
+            self.journal.add(name, (RUN, run), *params, status=_RUNNING)
+        known = self.journal.run(name)
+        assert known is not None, "it has just been added"
+        return known
 
     def flush(self, deadline_s: float = FLUSH_S) -> int:
         """Wait for MLflow to take what is journalled, at most so long, and return the number of entries that wait."""
@@ -139,8 +163,9 @@ def open_sweep_run(
         if journal is not None and journal.recall("experiment_id") is not None:
             _check_parent(service, journal)
         else:
-            # Without a location of its own, the embedded store would put artifacts into the current directory.
-            location = None if tracking_uri else databases.mlflow_artifacts.absolute().as_uri()
+            # Without a location of its own, a database without a server would put artifacts into the current directory.
+            served = service.uri.startswith("http")
+            location = None if served else databases.mlflow_artifacts.absolute().as_uri()
             experiment_id = service.find_or_create_experiment(space, location)
             journal = journal or Journal(folder)  # only now: a wrong address leaves no folder behind
             _open_parent(service, journal, experiment_id, space, sweep)
@@ -230,16 +255,7 @@ class TrackingCallback(tune.Callback):
     def _open(self, trial: Any) -> str:
         """Make sure of a trial's run, and that it is said to be running; return its name."""
         name = trial_name(trial.config["trial_number"])
-        if self._journal.run(name) is None:
-            run = {
-                "experiment_id": self._run.experiment_id,
-                "name": name,
-                "start_time": _now(),
-                "identity": {"mlflow.parentRunId": self._run.run_id, "mdatm.trial": name},
-                "tags": {},
-            }
-            params = in_parts(PARAMS, {key: str(value) for key, value in trial.config.items()})
-            self._journal.add(name, (RUN, run), *params, status=_RUNNING)
+        self._run.open_trial(name, trial.config)
         _set_outcome(self._journal, name, _RUNNING)
         return name
 

@@ -1,13 +1,20 @@
-"""Object stores in processes of their own, on loopback: what pyarrow.fs means by s3:// and gs:// in these tests."""
+"""Servers in processes of their own, on loopback: object stores, as pyarrow.fs means s3:// and gs://; PostgreSQL."""
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 BUCKET = "bucket"
 
@@ -44,6 +51,42 @@ def gs_server() -> Iterator[dict[str, str]]:
     address = f"http://127.0.0.1:{port}"
     with _serving([sys.executable, "-c", start, "start", *options], f"{address}/storage/v1/b/{BUCKET}"):
         yield {"CLOUD_STORAGE_EMULATOR_ENDPOINT": address}
+
+
+@contextmanager
+def postgresql(*databases: str) -> Iterator[str]:
+    """Serve Debian's PostgreSQL with empty databases; give the URI to which their names are put.
+
+    It refuses to run as root, and so runs as the user that Debian made for it.
+    """
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if programs is None or not (programs / "initdb").exists():
+        pytest.skip("Debian's postgresql is not installed")
+    as_user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="mdatm-postgresql-"))
+    if as_user:
+        shutil.chown(folder, **as_user)
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    make = [programs / "initdb", "--pgdata", folder / "data", "--username=anyone", "--auth=trust", "--no-sync"]
+    subprocess.run(make, check=True, **quiet, **as_user)
+    settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
+    options = [word for setting in settings for word in ("-c", setting)]
+    server = subprocess.Popen(
+        [programs / "postgres", "-D", folder / "data", "-p", str(port), *options],
+        start_new_session=True, **quiet, **as_user,
+    )  # fmt: skip
+    at = ("--host=127.0.0.1", f"--port={port}", "--username=anyone")
+    try:
+        while subprocess.run([programs / "pg_isready", *at], **quiet).returncode:
+            assert server.poll() is None
+            time.sleep(0.1)
+        for database in databases:
+            subprocess.run([programs / "createdb", *at, database], check=True, **quiet)
+        yield f"postgresql://anyone@127.0.0.1:{port}/"
+    finally:
+        server.send_signal(signal.SIGQUIT)  # at once, whoever is connected
+        server.wait()
+        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_commands_join_a_cluster(cluster: tuple[str, str], tmp_path: Path, monke
 def test_the_time_budget_ends_the_search_and_checkpoints_go_where_they_are_wanted(first: Sweep, tmp_path: Path) -> None:
     done = run(
         "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", first.workdir, "--name", "short", "--time-budget",
-        "8s", "--storage-path", tmp_path / "store",
+        "15s", "--storage-path", tmp_path / "store",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((first.workdir / "sweeps" / "short" / "result.json").read_text())

@@ -198,7 +198,7 @@ class TestEmbedded:
             report(tracking, one, 10)
         run.end("KILLED")
         run = opened(workdir, "unclosed")
-        common = {"settings": {}, "rungs": {10: 0.5}, "seconds": 1.0}
+        common = {"settings": {"N": 3}, "rungs": {10: 0.5}, "seconds": 1.0}
         run.close_trials(
             TrialRecord(number=number, status=status, reason=reason, **common)
             for number, status, reason in (
@@ -209,10 +209,14 @@ class TestEmbedded:
         ended = children(client, run)
         assert {name: (each.info.status, each.data.tags.get("mdatm.outcome")) for name, each in ended.items()} == {
             "trial-000": ("FINISHED", "finished"), "trial-001": ("KILLED", "pruned"),
-            "trial-002": ("FAILED", "failed"), "trial-003": ("KILLED", None),
+            "trial-002": ("FAILED", "failed"), "trial-003": ("KILLED", None), "trial-009": ("FINISHED", "finished"),
         }  # fmt: skip
+        for name in ("trial-000", "trial-009"):  # what the journal knew is not told twice, what it lacked is told
+            history = client.get_metric_history(ended[name].info.run_id, "validation_accuracy")
+            assert [each.step for each in history] == [10]
+        assert ended["trial-009"].data.params == {"N": "3", "trial_number": "9"}
         assert {name: each.data.tags.get("mdatm.reason") for name, each in ended.items()} == {
-            "trial-000": None, "trial-001": None, "trial-002": "diverged", "trial-003": None,
+            "trial-000": None, "trial-001": None, "trial-002": "diverged", "trial-003": None, "trial-009": None,
         }  # fmt: skip
 
     def test_a_trial_that_was_halted_repeats_its_last_rung(self, workdir: Workdir) -> None:

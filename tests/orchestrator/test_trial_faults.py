@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -10,13 +10,13 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.orchestrator.conftest import Sweep
-from tests.orchestrator.test_expert_faults import cluster, small_disk
+from tests.orchestrator.test_expert_faults import small_disk
 from tests.orchestrator.test_processes import end
 from tests.orchestrator.test_resume import begin, resume, rows, tracked
 from tests.orchestrator.test_tracking import Server, one_server, server
 from trainables.checkpoints import checkpoint_place, read_checkpoint
 
-__all__ = ["cluster", "one_server", "server"]  # fixtures
+__all__ = ["one_server", "server"]  # fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -67,14 +67,27 @@ def test_a_trial_whose_process_is_killed_goes_on_bit_for_bit(first: Sweep) -> No
     assert killed.result["finals"] == first.result["finals"]
 
 
-def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, cluster: Cluster) -> None:
-    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster whose head, which must stay, computes nothing, and two nodes with a core each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=10**8)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, workers: Cluster) -> None:
     name = "node-gone"
-    sweep = begin(first.workdir, name, "--address", cluster.address)
+    sweep = begin(first.workdir, name, "--address", workers.address)
     try:
         wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
-        node = next(node for node in cluster.list_all_nodes() if runs_a_trial(node))
-        cluster.remove_node(node, allow_graceful=False)
+        node = next(node for node in workers.list_all_nodes() if runs_a_trial(node))
+        workers.remove_node(node, allow_graceful=False)
         finish(sweep)
     finally:
         end(sweep)
