@@ -49,7 +49,8 @@ def run(job: Job) -> dict[str, Any]:
     from orchestrator.progress import Progress
     from orchestrator.search import run_search
     from orchestrator.settings import SweepSettings, Workdir
-    from orchestrator.tracking import TrackingCallback, open_sweep_run
+    from orchestrator.tracking import open_sweep_run
+    from orchestrator.trial_tracking import TrackingCallback
     from search_spaces import load
 
     space = load("digits").override(

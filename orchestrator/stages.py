@@ -22,7 +22,8 @@ from orchestrator.settings import SweepSettings
 from orchestrator.study import study_rows, summarize_study
 from orchestrator.study_storage import open_storage
 from orchestrator.tables import result_table, study_figure_table, study_table
-from orchestrator.tracking import SweepRun, TrackingCallback, open_sweep_run, reopen_sweep_run
+from orchestrator.tracking import SweepRun, open_sweep_run, reopen_sweep_run
+from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord, best_trial
 
 __all__ = ["run_sweep"]

@@ -14,26 +14,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ray import tune
-
 from orchestrator.delivery import FILE, PARAMS, RUN, STATUS, TAGS, MlflowService, Part, in_parts
 from orchestrator.errors import ClusterError
-from orchestrator.figures import draw_set
 from orchestrator.journal import METRICS, Journal, RunState
-from orchestrator.search import error_line
-from orchestrator.searcher import METRIC, ended_as_planned
+from orchestrator.searcher import METRIC
 from orchestrator.sender import Refused, Sender, Unavailable
 from orchestrator.settings import Workdir
-from orchestrator.trials import TrialRecord, images_of, trial_name
-from trainables.checkpoints import checkpoint_place, read_checkpoint
-from trainables.datasets import ImageDataset
-from trainables.errors import CheckpointError
+from orchestrator.trials import TrialRecord
 
 __all__ = [
     "FLUSH_S",
     "LOCAL_SERVER",
+    "RUNNING",
     "SweepRun",
-    "TrackingCallback",
     "compare_url",
     "open_sweep_run",
     "reopen_sweep_run",
@@ -45,14 +38,9 @@ FLUSH_S = 60.0
 """How long the end of a sweep waits for MLflow."""
 
 _PARENT = "sweep"  # the parent run's name in the journal; a child's is its trial's
-_RUNNING, _CUT_OFF = "running", "cut off"
-_STATUS = {_RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", _CUT_OFF: "KILLED", "failed": "FAILED"}
+RUNNING, _CUT_OFF = "running", "cut off"
+_STATUS = {RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", _CUT_OFF: "KILLED", "failed": "FAILED"}
 """MLflow's word for what has become of a trial; those of a TrialRecord are tagged too."""
-_LOGGED = (
-    METRIC, "matching_loss", "alpha", "skip_rate", "not_finite_rate", "floor_rate", "label_inconsistency",
-    "micro_batch_images",
-    "image_displacement", "upper_bound_epochs", "seconds_per_iteration",
-)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -97,10 +85,23 @@ class SweepRun:
             known = self.open_trial(record.name, {**record.settings, "trial_number": record.number})
             for iteration, accuracy in record.rungs.items():
                 if iteration > known.iteration:
-                    row = ("validation_accuracy", accuracy, _now(), iteration)
-                    self.journal.add(record.name, *_metrics([row]), iteration=iteration)
+                    self.add_rung(record.name, iteration, {METRIC: accuracy})
             reason = record.reason if record.status == "failed" else ""
-            _set_outcome(self.journal, record.name, record.status, reason)
+            self.set_outcome(record.name, record.status, reason)
+
+    def add_rung(self, name: str, iteration: int, figures: Mapping[str, float], *more: Part) -> None:
+        """Log what a trial's rung came to under its iteration, and more with it: all of it, or all once more."""
+        now = _now()
+        rows = [(key, float(value), now, iteration) for key, value in figures.items()]
+        self.journal.add(name, *_metrics(rows), *more, iteration=iteration)
+
+    def set_outcome(self, name: str, outcome: str, reason: str = "") -> None:
+        """Log what has become of a trial, unless that is known: RUNNING, or a TrialRecord's status and reason."""
+        known = self.journal.run(name)
+        tags = {} if outcome in (RUNNING, _CUT_OFF) else {"mdatm.outcome": outcome}
+        if reason or (known is not None and known.status == "failed"):
+            tags["mdatm.reason"] = reason
+        _set_status(self.journal, name, _STATUS[outcome], outcome, *([(TAGS, tags)] if tags else []))
 
     def open_trial(self, name: str, config: Mapping[str, Any]) -> RunState:
         """Make sure of a trial's run, and return what the journal knows of it."""
@@ -113,7 +114,7 @@ class SweepRun:
                 "tags": {},
             }
             params = in_parts(PARAMS, {key: str(value) for key, value in config.items()})
-            self.journal.add(name, (RUN, run), *params, status=_RUNNING)
+            self.journal.add(name, (RUN, run), *params, status=RUNNING)
         known = self.journal.run(name)
         assert known is not None, "it has just been added"
         return known
@@ -129,8 +130,8 @@ class SweepRun:
             Number of entries that still wait for MLflow; the next run of the sweep's command sends them.
         """
         for name, run in self.journal.runs().items():
-            if name != _PARENT and run.status == _RUNNING:
-                _set_outcome(self.journal, name, _CUT_OFF)
+            if name != _PARENT and run.status == RUNNING:
+                self.set_outcome(name, _CUT_OFF)
         _set_status(self.journal, _PARENT, status)
         backlog = self._sender.flush(deadline_s)
         self._sender.stop()
@@ -197,91 +198,6 @@ def compare_url(run: SweepRun, run_ids: list[str]) -> str:
     return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
-class TrackingCallback(tune.Callback):
-    """Writes every trial to a run of its own: settings, a metric row a rung, the images, how it ended.
-
-    Ray's own callback logs metric by metric and leaves a second run behind after a restore.
-    """
-
-    def __init__(self, run: SweepRun, dataset: ImageDataset, iterations: int, checkpoints: str) -> None:
-        """Track under a parent run.
-
-        Args:
-            run: The parent run.
-            dataset: Tells how to show its images.
-            iterations: Of a trial that finishes.
-            checkpoints: Folder or URI of the trials' checkpoints.
-        """
-        self._run = run
-        self._journal = run.journal
-        self._dataset = dataset
-        self._iterations = iterations
-        self._checkpoints = checkpoints
-        self._said_no_picture = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave connections and images out of Tune's snapshot; whoever restores one opens his own."""
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Open the trial's run, once; that of a trial which goes on is running again."""
-        self._open(trial)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Log a rung under its distillation iteration, once: a trial that goes on may repeat some."""
-        name = self._open(trial)
-        known = self._journal.run(name)
-        if _is_no_rung(result) or (known is not None and result["iteration"] <= known.iteration):
-            return
-        now = _now()
-        rows = [(key, float(result[key]), now, result["iteration"]) for key in _LOGGED if key in result]
-        picture = self._draw(name, trial.config["trial_number"], result["iteration"])
-        self._journal.add(name, *_metrics(rows), *picture, iteration=result["iteration"])  # both, or both once more
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Close the run: FINISHED if all iterations were done, else KILLED, which is MLflow's word for pruned."""
-        result = trial.last_result or {}
-        if "failed" in result:
-            self._close(trial, "failed", result["failed"])
-        elif "halted" not in result:  # that one has not ended
-            self._close(trial, "finished" if ended_as_planned(result, self._iterations) else "pruned")
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Close the run of a failed trial with the reason."""
-        self._close(trial, "failed", error_line(trial))
-
-    def _open(self, trial: Any) -> str:
-        """Make sure of a trial's run, and that it is said to be running; return its name."""
-        name = trial_name(trial.config["trial_number"])
-        self._run.open_trial(name, trial.config)
-        _set_outcome(self._journal, name, _RUNNING)
-        return name
-
-    def _close(self, trial: Any, outcome: str, reason: str = "") -> None:
-        name = trial_name(trial.config["trial_number"])
-        if self._journal.run(name) is None:
-            self._open(trial)
-        _set_outcome(self._journal, name, outcome, reason)
-
-    def _draw(self, name: str, number: int, iteration: int) -> list[Part]:
-        """Draw the synthetic images of a trial's checkpoint, if there is one of that iteration."""
-        try:
-            state = read_checkpoint(checkpoint_place(self._checkpoints, number))
-            if state is None or state["iteration"] != iteration:
-                return []
-            images, names = self._dataset.displayable(images_of(state)), self._dataset.class_names
-            return self._journal.draw(
-                name, "images", f"synthetic-{iteration:06d}.png", lambda path: draw_set(path, images, names)
-            )
-        except (CheckpointError, OSError) as error:  # a picture less is no reason to end a sweep
-            if not self._said_no_picture:
-                _log.warning("MLflow lacks a picture of %s: %s", name, error)
-            self._said_no_picture = True
-            return []
-
-
 def _journal_folder(workdir: Workdir, sweep: str) -> Path:
     return workdir.sweep(sweep) / "journal"
 
@@ -322,20 +238,6 @@ def _set_status(journal: Journal, name: str, status: str, known_as: str | None =
     known, known_as = journal.run(name), known_as or status
     if known is None or known.status != known_as:
         journal.add(name, *before, (STATUS, {"status": status, "time": _now()}), status=known_as)
-
-
-def _set_outcome(journal: Journal, name: str, outcome: str, reason: str = "") -> None:
-    """Journal what has become of a trial, unless that is known."""
-    known = journal.run(name)
-    tags = {} if outcome in (_RUNNING, _CUT_OFF) else {"mdatm.outcome": outcome}
-    if reason or (known is not None and known.status == "failed"):
-        tags["mdatm.reason"] = reason
-    _set_status(journal, name, _STATUS[outcome], outcome, *([(TAGS, tags)] if tags else []))
-
-
-def _is_no_rung(result: Mapping[str, Any]) -> bool:
-    """Say whether a result only tells why its trial cannot go on; it has no figures."""
-    return "failed" in result or "halted" in result
 
 
 def _metrics(rows: Iterable[tuple[str, float, int, int]]) -> Iterable[Part]:

@@ -31,7 +31,8 @@ from orchestrator import sender as sender_module
 from orchestrator.errors import ClusterError
 from orchestrator.journal import METRICS, Journal
 from orchestrator.settings import Workdir
-from orchestrator.tracking import SweepRun, TrackingCallback, compare_url, open_sweep_run, reopen_sweep_run
+from orchestrator.tracking import SweepRun, compare_url, open_sweep_run, reopen_sweep_run
+from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord
 from tests.orchestrator.conftest import ROOT
 from trainables.checkpoints import checkpoint_place, write_checkpoint
@@ -623,7 +624,8 @@ import json, sys
 from pathlib import Path
 from types import SimpleNamespace
 from orchestrator.settings import Workdir
-from orchestrator.tracking import TrackingCallback, open_sweep_run
+from orchestrator.tracking import open_sweep_run
+from orchestrator.trial_tracking import TrackingCallback
 
 workdir = Workdir(Path(sys.argv[1]))
 run = open_sweep_run(sys.argv[2], workdir, "space", "killed", {"ipc": 1})
