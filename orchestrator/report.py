@@ -1,11 +1,11 @@
 """A sweep's report for people: report.md, and the same as report.html, one file with its pictures inside.
 
-python -m orchestrator.report --sweep NAME      makes it again from what the sweep has left
+python -m orchestrator.report --sweep NAME                  makes it again from what the sweep has left
+python -m orchestrator.report --sweep NAME --sweep OTHER    a page about several
 """
 
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ from orchestrator.html import write_html
 from orchestrator.mirror import Mirror
 from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
+from orchestrator.several import write_comparison
 from orchestrator.statistics import ALPHA, rank_correlation
 from orchestrator.tables import (
     STUDY_HEADINGS,
@@ -66,7 +67,7 @@ def write_report(
         *_settings_parts(space, records),
         *_loss_parts(records),
         *_advice(space, records),
-        *_cost(result),
+        *_cost(settings, result, records),
         "## Repeat it",
         f"    {repeat_command(settings)}",
         "The same seed gives the same bits with `--concurrent 1`; with more trials at once the proposals depend on "
@@ -189,13 +190,24 @@ def _advice(space: Space, records: list[TrialRecord]) -> list[str]:
     return ["## What to try next", said]
 
 
-def _cost(result: dict[str, Any]) -> list[str]:
-    experts, seconds = result["experts"], result["seconds"]
+def _cost(settings: SweepSettings, result: dict[str, Any], records: list[TrialRecord]) -> list[str]:
+    """Return what a sweep took: by the clock, and its trials on their workers, against a search that stops none."""
+    experts, seconds, iterations = result["experts"], result["seconds"], settings.fixed["iterations"]
+    ran = sum(record.seconds for record in records)
+    told = [record for record in records if record.iterations]
+    sentence = f"The trials took {_hours(ran)} of their workers, a CPU core or their share of a GPU each."
+    if any(record.iterations < iterations for record in told):
+        whole = sum(record.seconds * iterations / record.iterations for record in told)
+        sentence += f" Had none been stopped early it would have been about {_hours(whole)}, each at its own pace."
     return [
         "## Cost",
         f"Experts {seconds['experts']:.0f} s ({experts['trained']} trained, {experts['reused']} reused), search "
-        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s.",
+        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s. {sentence}",
     ]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]) -> list[str]:
@@ -247,29 +259,47 @@ def _counts(result: dict[str, Any], reference: str) -> str:
     )
 
 
-@click.command(help="Make a finished sweep's report again, from what it has left.")
+@click.command(help="Make a finished sweep's report again from what it has left, or compare several.")
 @workdir_option
-@click.option("--sweep", "name", required=True, metavar="SWEEP", help="Name of the sweep.")
+@click.option(
+    "--sweep", "names", required=True, multiple=True, metavar="SWEEP", help="Name of a sweep; several: a page."
+)
 @one_line_errors
-def main(workdir: str, name: str) -> None:
+def main(workdir: str, names: tuple[str, ...]) -> None:
     """Write the report and say where it is."""
-    settings = SweepSettings.stored(Workdir.at(workdir), name)
+    sweeps = [SweepSettings.stored(Workdir.at(workdir), name) for name in dict.fromkeys(names)]
+    if len(sweeps) == 1:
+        click.echo(_again(sweeps[0]))
+        return
+    results = []
+    for settings in sweeps:
+        with settings.held():
+            Mirror(settings.workdir, settings.name).pull()
+            results.append(_finished(settings))
+    click.echo(write_comparison(sweeps[0].workdir.root / "reports", list(zip(sweeps, results, strict=True))))
+
+
+def _again(settings: SweepSettings) -> str:
+    """Write a sweep's report again and return where it is."""
     with settings.held():
-        mirror = Mirror(settings.workdir, name)
+        mirror = Mirror(settings.workdir, settings.name)
         mirror.pull()
-        result = _finished(settings.folder / "result.json", name)
+        result = _finished(settings)
         study = settings.folder / "study.parquet"
         rows = pq.read_table(study).to_pylist() if study.exists() else []
         write_report(settings, result, read_parquet(settings.folder / "trials.parquet"), rows)
         mirror.push()
-    click.echo(f"{settings.place}/report.html")
+    return f"{settings.place}/report.html"
 
 
-def _finished(file: Path, name: str) -> dict[str, Any]:
+def _finished(settings: SweepSettings) -> dict[str, Any]:
+    """Return what result.json holds of a finished sweep."""
+    file = settings.folder / "result.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"status": "not begun"}
     if result["status"] != "finished":
         raise UserError(
-            f"only a finished sweep has a report, and {name!r} is {result['status']}; go on with it: --resume"
+            f"only a finished sweep has a report, and {settings.name!r} is {result['status']}; go on with it: "
+            f"{settings.resume_command}"
         )
     return result
 

@@ -1,6 +1,7 @@
 """The main job in real processes: Ray, SQLite and MLflow as a user gets them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -11,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from search_spaces import load
-from tests.orchestrator.conftest import SMALL, Sweep, run
+from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
 from trainables.synthetic import read_challenge, read_synthetic
 
 pytestmark = pytest.mark.slow
@@ -104,6 +105,17 @@ class TestWhatASweepLeaves:
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == f"{first.folder}/report.html"
         assert [page.read_bytes() for page in pages] == before
+
+    def test_several_sweeps_have_a_page(self, first: Sweep, second: Sweep) -> None:
+        done = run("orchestrator.report", "--workdir", first.workdir, "--sweep", "first", "--sweep", "second")
+        assert done.returncode == 0, done.stderr
+        page = Path(done.stdout.strip())
+        assert page == first.workdir / "reports" / "first+second.html"
+        text = page.read_text()
+        assert text.count('src="data:image/png') == 4 and "http" not in text
+        assert "first − second" in text and "no test: n = 2" in text
+        unfinished = run("orchestrator.report", "--workdir", first.workdir, "--sweep", "first", "--sweep", "other")
+        assert_refused(unfinished, "no sweep named 'other'", "first", "second")
 
     def test_the_study_tells_pruned_from_complete(self, first: Sweep) -> None:
         study = optuna.load_study(study_name="first", storage=f"sqlite:///{first.workdir / 'optuna.db'}")
