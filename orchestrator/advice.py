@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from orchestrator.trials import TrialRecord, best_trial
 from search_spaces import Space
 from search_spaces.dimensions import Choice, Integer, Real
+from search_spaces.vocabulary import key
 
 __all__ = ["next_steps"]
 
@@ -23,7 +24,7 @@ def next_steps(space: Space, records: Sequence[TrialRecord]) -> list[str]:
         if isinstance(dimension, Choice):
             continue
         for side, bound in (("lower", dimension.low), ("upper", dimension.high)):
-            if _at(dimension, best.settings[name], bound):
+            if _at(dimension, best.settings[name], bound) and _goes_on(name, dimension, bound):
                 sentences.append(
                     f"`{name}`: the best trial's {best.settings[name]:.4g} lies at the {side} bound, {bound:.4g} "
                     f"({dimension}); the optimum may lie beyond. Widen it in a copy of the space's file."
@@ -38,6 +39,12 @@ def next_steps(space: Space, records: Sequence[TrialRecord]) -> list[str]:
                 f"The best trial still rose at its last rung ({before:.3f} → {last:.3f}): try more `iterations`."
             )
     return sentences
+
+
+def _goes_on(name: str, dimension: Integer | Real, bound: float) -> bool:
+    """Say whether the parameter means anything beyond a bound: no epoch is before the first."""
+    step = 1 if isinstance(dimension, Integer) else 0.1 * bound
+    return bool(key(name).rule.holds(bound - step if bound == dimension.low else bound + step))
 
 
 def _at(dimension: Integer | Real, value: float, bound: float) -> bool:

@@ -76,7 +76,7 @@ def draw_sets(path: Path, sets: dict[str, Tensor], class_names: Sequence[str]) -
 
 def draw_trials(path: Path, records: Sequence[TrialRecord], best: TrialRecord) -> None:
     """Draw the search: accuracy over iterations, and each trial's matching range against its accuracy."""
-    figure, (curves, ranges) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=120, constrained_layout=True)
+    figure, (curves, ranges) = plt.subplots(2, 1, figsize=(6.4, 7.2), dpi=120, constrained_layout=True)
     for record in records:
         marked = {"linewidth": 2.5, "zorder": 3} if record.number in (0, best.number) else {"linewidth": 1.0}
         colour = "#d35400" if record.number == 0 else _COLOURS[record.status]

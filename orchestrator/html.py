@@ -23,7 +23,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 60rem; 
 h1, h2, h3 {{ line-height: 1.2; }}
 h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #d5dde3; }}
 img {{ max-width: 100%; height: auto; }}
-.table {{ overflow-x: auto; }}
+.table {{ overflow-x: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 0.25rem 0.75rem 0.25rem 0; border-bottom: 1px solid #e4eaee; }}
 th, td {{ text-align: left; white-space: nowrap; }}

@@ -118,8 +118,8 @@ def _question(settings: SweepSettings) -> list[str]:
     space, fixed = settings.space, settings.fixed
     classes = f"its first {fixed['classes']} classes" if fixed["classes"] else "all its classes"
     asked = (
-        f"Which settings distil `{space.dataset}` ({classes}) best into {fixed['ipc']} images a class? Accuracy is "
-        f"that of fresh networks ({fixed['net_depth']} blocks, {fixed['net_width']} wide) that have seen them alone."
+        f"Which settings distil `{space.dataset}` ({classes}) best into {fixed['ipc']} images a class (ipc)? Accuracy "
+        f"is that of fresh networks ({fixed['net_depth']} blocks, {fixed['net_width']} wide) that have seen them alone."
     )
     if space.variants:
         return ["## The question", asked]
