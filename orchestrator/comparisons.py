@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.statistics import compare, holm
 
-__all__ = ["compare_finals", "compare_variants"]
+__all__ = ["compare_finals", "compare_variants", "compare_winners"]
 
 
 def compare_finals(finals: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -37,6 +37,19 @@ def compare_variants(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     values: dict[str, dict[Any, float]] = {}
     for row in rows:
         values.setdefault(row["variant"], {})[row["repeat"]] = row["accuracy"]
+    return _family(values, list(combinations(values, 2)))
+
+
+def compare_winners(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the differences in test accuracy between the winners of sweeps, corrected as one family; no values pair.
+
+    Args:
+        results: Content of result.json by the sweep's name.
+    """
+    values = {
+        name: {(name, network): value for network, value in enumerate(result["finals"]["winner"]["accuracy"]["values"])}
+        for name, result in results.items()
+    }
     return _family(values, list(combinations(values, 2)))
 
 

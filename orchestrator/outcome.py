@@ -10,7 +10,7 @@ from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets
 from orchestrator.inputs import Inputs
-from orchestrator.report import write_report
+from orchestrator.report import stored_result, write_report
 from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.search import SearchOutcome
 from orchestrator.settings import SweepSettings
@@ -138,8 +138,7 @@ def _trial_entry(record: TrialRecord) -> dict[str, Any]:
 
 def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
     """Return what result.json holds if the sweep is finished."""
-    file = settings.folder / "result.json"
-    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    result = stored_result(settings)
     return result if result and result["status"] == "finished" else None
 
 

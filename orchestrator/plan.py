@@ -120,8 +120,8 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         f"1 in {fixed['reduction_factor']} goes on"
     )
     what.add_row("stopped early", "none: every trial of a study goes to its end" if settings.space.variants else asha)
-    of_a_gpu = f"{share} of a GPU" if share else "a GPU where there is one"
-    what.add_row("one trial takes", "1 CPU core and " + of_a_gpu.replace("auto", "what its measured memory needs"))
+    of_a_gpu = "what its measured memory needs" if share == "auto" else share
+    what.add_row("one trial takes", f"1 CPU core and {f'{of_a_gpu} of a GPU' if share else 'a GPU where there is one'}")
     what.add_row("trials at once", str(settings.concurrent or "all that fit"))
     what.add_row(
         "experts",

@@ -37,7 +37,7 @@ from orchestrator.workdir import Workdir
 from search_spaces import Space, names
 from search_spaces.dimensions import Fixed
 
-__all__ = ["main", "repeat_command", "write_report"]
+__all__ = ["main", "repeat_command", "stored_result", "write_report"]
 
 
 def write_report(
@@ -259,6 +259,13 @@ def _counts(result: dict[str, Any], reference: str) -> str:
     )
 
 
+def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
+    """Return what result.json holds, of whatever status; None if there is none."""
+    file = settings.folder / "result.json"
+    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return result
+
+
 @click.command(help="Make a finished sweep's report again from what it has left, or compare several.")
 @workdir_option
 @click.option(
@@ -294,8 +301,7 @@ def _again(settings: SweepSettings) -> str:
 
 def _finished(settings: SweepSettings) -> dict[str, Any]:
     """Return what result.json holds of a finished sweep."""
-    file = settings.folder / "result.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"status": "not begun"}
+    result = stored_result(settings) or {"status": "not begun"}
     if result["status"] != "finished":
         raise UserError(
             f"only a finished sweep has a report, and {settings.name!r} is {result['status']}; go on with it: "

@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from orchestrator.comparisons import compare_winners
 from orchestrator.html import write_html
 from orchestrator.settings import SweepSettings
-from orchestrator.statistics import compare, holm
 from orchestrator.tables import difference_parts, markdown_table, mean_std
 
 __all__ = ["write_comparison"]
@@ -65,12 +63,4 @@ def _differences(sweeps: Sequence[tuple[SweepSettings, Mapping[str, Any]]]) -> l
     """Return the winners' differences, corrected as one family; nothing where they do not compare."""
     if _disagree(sweeps):
         return []
-    values = {settings.name: result["finals"]["winner"]["accuracy"]["values"] for settings, result in sweeps}
-    pairs = list(combinations(values, 2))
-    compared = holm([compare(values[a], values[b], paired=False) for a, b in pairs])
-    return difference_parts(
-        [
-            {"a": a, "b": b, **asdict(each), "significant": each.significant}
-            for (a, b), each in zip(pairs, compared, strict=True)
-        ]
-    )
+    return difference_parts(compare_winners({settings.name: result for settings, result in sweeps}))

@@ -155,7 +155,6 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
         ClusterError: Nothing could go on.
         NoTrialSucceeded: There is no winner.
     """
-
     best = best_trial(outcome.trials)
     go_on = f"go on with: {settings.resume_command}"
     if outcome.halted:

@@ -105,7 +105,8 @@ class SweepRun:
 
     def open_trial(self, name: str, config: Mapping[str, Any]) -> RunState:
         """Make sure of a trial's run, and return what the journal knows of it."""
-        if self.journal.run(name) is None:
+        known = self.journal.run(name)
+        if known is None:
             run = {
                 "experiment_id": self.experiment_id,
                 "name": name,
@@ -115,7 +116,7 @@ class SweepRun:
             }
             params = in_parts(PARAMS, {key: str(value) for key, value in config.items()})
             self.journal.add(name, (RUN, run), *params, status=RUNNING)
-        known = self.journal.run(name)
+            known = self.journal.run(name)
         assert known is not None, "it has just been added"
         return known
 

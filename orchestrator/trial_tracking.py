@@ -89,8 +89,7 @@ class TrackingCallback(tune.Callback):
 
     def _close(self, trial: Any, outcome: str, reason: str = "") -> None:
         name = trial_name(trial.config["trial_number"])
-        if self._journal.run(name) is None:
-            self._open(trial)
+        self._run.open_trial(name, trial.config)
         self._run.set_outcome(name, outcome, reason)
 
     def _draw(self, name: str, number: int, iteration: int) -> list[Part]:

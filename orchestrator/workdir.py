@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from trainables.storage import SharedFolder, StorageError, cache_of
+from trainables.storage import ENDPOINTS, SharedFolder, StorageError, cache_of
 
 __all__ = ["Workdir"]
 
 _URI = re.compile(r"(s3|gs)://[^/@?#]+(/[^?#]*)?|file:///[^?#]+")
-_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "CLOUD_STORAGE_EMULATOR_ENDPOINT"}
-"""Where people say which service they mean, if it is not the usual one."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Workdir:
             self.shared.remove(name)
         except OSError as error:
             said = str(error).partition(" does not work ")[2] if isinstance(error, StorageError) else f"({error})"
-            endpoint = _ENDPOINTS.get(uri.partition("://")[0])
+            endpoint = ENDPOINTS.get(uri.partition("://")[0])
             check = f"bucket, credentials and {endpoint}" if endpoint else "the folder"
             raise UserError(
                 f"the workdir {uri} cannot be written {said}; check {check}, or choose another with --workdir"

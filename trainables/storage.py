@@ -25,6 +25,7 @@ from trainables.errors import InputError
 from trainables.files import is_disk_full, remove_leftovers, write_atomically
 
 __all__ = [
+    "ENDPOINTS",
     "CorruptObject",
     "SharedFolder",
     "StorageError",
@@ -36,7 +37,8 @@ __all__ = [
 
 CHUNK_BYTES = 4 * 2**20
 """How much of a file is in memory while it travels."""
-_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "CLOUD_STORAGE_EMULATOR_ENDPOINT"}
+ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "CLOUD_STORAGE_EMULATOR_ENDPOINT"}
+"""Where people say which service they mean, if it is not the usual one."""
 _OPTIONS = {
     "s3": "?allow_delayed_open=true",  # a small object in one request, not in three
     "gs": "?retry_limit_seconds=60",  # without credentials it would try for a quarter of an hour
@@ -308,7 +310,7 @@ def _at(uri: str) -> tuple[Any, str]:
     scheme, _, rest = uri.partition("://")
     host, _, path = rest.partition("/")
     # pyarrow reads the endpoint by itself; here it says that another one is another filesystem.
-    endpoint = os.environ.get(_ENDPOINTS.get(scheme, ""))
+    endpoint = os.environ.get(ENDPOINTS.get(scheme, ""))
     filesystem, base = _filesystem(f"{scheme}://{host or '/'}", scheme == "gs" and bool(endpoint), endpoint)
     return filesystem, f"{base.rstrip('/')}/{unquote(path)}".rstrip("/")
 

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,6 +64,18 @@ def run_sweep(workdir: Path, name: str, *arguments: str) -> Sweep:
     done = run("orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return Sweep(workdir, name, done.stdout)
+
+
+@contextmanager
+def ray_cluster(monkeypatch: pytest.MonkeyPatch, *, head_cores: int) -> Iterator[Cluster]:
+    """A cluster of a head with so many cores; nodes may be added to it."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "object_store_memory": 10**8})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.orchestrator.conftest import ROOT, SMALL, run
-from tests.orchestrator.test_processes import free_port, start
+from tests.orchestrator.test_processes import start
+from tests.servers import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.experts import ensure_experts
 from orchestrator.inputs import prepare_inputs
 from orchestrator.settings import SweepSettings, Workdir
-from tests.orchestrator.conftest import ROOT, assert_refused, run
+from tests.orchestrator.conftest import ROOT, assert_refused, ray_cluster, run
 from trainables.files import is_disk_full, write_atomically
 
 # Longer than the space needs, so that there is a middle to disturb.
@@ -95,13 +95,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster of one CPU; nodes may be added to it."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
-    try:
+    with ray_cluster(monkeypatch, head_cores=1) as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.orchestrator.conftest import Sweep
+from tests.orchestrator.conftest import Sweep, ray_cluster
 from tests.orchestrator.test_expert_faults import small_disk
 from tests.orchestrator.test_processes import end
 from tests.orchestrator.test_resume import begin, resume, rows, tracked
@@ -70,15 +70,10 @@ def test_a_trial_whose_process_is_killed_goes_on_bit_for_bit(first: Sweep) -> No
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster whose head, which must stay, computes nothing, and two nodes with a core each."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
-    try:
+    with ray_cluster(monkeypatch, head_cores=0) as cluster:
         for _ in range(2):
             cluster.add_node(num_cpus=1, object_store_memory=10**8)
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, workers: Cluster) -> None:
@@ -86,8 +81,9 @@ def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, workers: Cl
     sweep = begin(first.workdir, name, "--address", workers.address)
     try:
         wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
-        node = next(node for node in workers.list_all_nodes() if runs_a_trial(node))
-        workers.remove_node(node, allow_graceful=False)
+        busy: list[object] = []  # none between two trials
+        wait_until(sweep, lambda: busy.extend(filter(runs_a_trial, workers.list_all_nodes())) or bool(busy))
+        workers.remove_node(busy[0], allow_graceful=False)
         finish(sweep)
     finally:
         end(sweep)

@@ -89,6 +89,19 @@ def in_process(code, *arguments):
     )  # fmt: skip
 
 
+def check_small_files(folder):
+    """Small files are written, read, listed and removed."""
+    assert (folder.read("a"), folder.sizes(), folder.folders()) == (None, {}, [])
+    for content in (b"first", b"2nd"):
+        folder.write("a", content)
+        assert folder.read("a") == content
+    (folder / "below").write("b", b"")
+    assert (folder.sizes(), folder.folders()) == ({"a": 3}, ["below"])
+    folder.remove("a")
+    folder.remove("a")
+    assert folder.read("a") is None
+
+
 class TestFolder:
     def test_on_a_path_the_file_is_the_path_and_nothing_is_copied(self, tmp_path):
         shared = shared_folder(tmp_path) / "some" / "folder"
@@ -100,16 +113,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("at_uri", [False, True])
     def test_small_files_are_written_read_listed_and_removed(self, tmp_path, shared, at_uri):
-        folder = shared if at_uri else shared_folder(tmp_path / "plain")
-        assert (folder.read("a"), folder.sizes(), folder.folders()) == (None, {}, [])
-        for content in (b"first", b"2nd"):
-            folder.write("a", content)
-            assert folder.read("a") == content
-        (folder / "below").write("b", b"")
-        assert (folder.sizes(), folder.folders()) == ({"a": 3}, ["below"])
-        folder.remove("a")
-        folder.remove("a")
-        assert folder.read("a") is None
+        check_small_files(shared if at_uri else shared_folder(tmp_path / "plain"))
 
     def test_what_is_published_is_fetched_by_another_node_and_not_by_its_own(self, shared, on, downloads, bucket):
         own, sha256 = published(shared)
@@ -224,16 +228,7 @@ class TestServices:
             yield f"{request.param}://{BUCKET}/with a blank"
 
     def test_small_files(self, root, on):
-        folder = SharedFolder(root, "small")
-        assert (folder.read("a"), folder.sizes(), folder.folders()) == (None, {}, [])
-        for content in (b"first", b"2nd"):
-            folder.write("a", content)
-            assert folder.read("a") == content
-        (folder / "below").write("b", b"")
-        assert (folder.sizes(), folder.folders()) == ({"a": 3}, ["below"])
-        folder.remove("a")
-        folder.remove("a")
-        assert folder.read("a") is None
+        check_small_files(SharedFolder(root, "small"))
 
     def test_large_files(self, root, on, downloads):
         folder = SharedFolder(root, "large")
