@@ -25,19 +25,27 @@ def compare_finals(finals: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
     return _family(values, [("winner", other) for other in others]) if "winner" in values else []
 
 
-def compare_variants(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def compare_variants(
+    rows: Sequence[Mapping[str, Any]], finals: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the differences in test accuracy between all variants of a study, corrected as one family.
 
     A value is a repeat: a distillation with a seed of its own, shared by all variants, so the values pair where both
-    have the same repeats.
+    have the same repeats. A baseline's values are those of its networks; nothing of it pairs.
 
     Args:
         rows: A row a variant and repeat; see `study.study_rows`.
+        finals: Sets of `finals` of result.json from which the first variant's differences are asked for too.
     """
     values: dict[str, dict[Any, float]] = {}
     for row in rows:
         values.setdefault(row["variant"], {})[row["repeat"]] = row["accuracy"]
-    return _family(values, list(combinations(values, 2)))
+    pairs = list(combinations(values, 2))
+    if rows:
+        pairs += [(rows[0]["variant"], name) for name in finals]
+    for name, metrics in finals.items():
+        values[name] = {(name, number): value for number, value in enumerate(metrics["accuracy"]["values"])}
+    return _family(values, pairs)
 
 
 def compare_winners(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""MLflow's side of a sweep's journal: how an entry is given to it. This module alone knows MLflow.
+"""MLflow's side of a sweep's journal: how an entry is given to it. This module alone talks to MLflow.
 
 Everything may be given twice. A metric carries the time at which it was journalled, and MLflow's store drops a row that
-it has; parameters, tags, statuses and files replace themselves; a run is looked for before it is made.
+it has, and an input of a name and digest that the run has; parameters, tags, statuses and files replace themselves; a
+run is looked for before it is made.
 """
 
 import logging
@@ -16,17 +17,18 @@ os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, in the middle of our own
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from mlflow.utils.validation import MAX_ENTITIES_PER_BATCH, MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 
 from orchestrator.journal import METRICS, Entry, Journal
 from orchestrator.sender import Refused, Unavailable
 
-__all__ = ["FILE", "PARAMS", "RUN", "STATUS", "TAGS", "MlflowService", "Part", "in_parts"]
+__all__ = ["FILE", "INPUT", "PARAMS", "RUN", "STATUS", "TAGS", "MlflowService", "Part", "in_parts"]
 
-RUN, PARAMS, TAGS, STATUS, FILE = "run", "params", "tags", "status", "file"
+RUN, PARAMS, TAGS, STATUS, FILE, INPUT = "run", "params", "tags", "status", "file", "input"
 """Kinds of entries, beside the journal's own METRICS and PICTURE; `MlflowService` says what their payloads hold."""
 
 Part = tuple[str, Any]
@@ -41,7 +43,8 @@ class MlflowService:
     """An MLflow server, or a database that is one. Its methods raise `Unavailable` and `Refused`, nothing else.
 
     Payloads, by kind: RUN the arguments of `find_or_create_run`; METRICS a list of key, value, milliseconds and step;
-    PARAMS and TAGS a mapping; STATUS a status and the milliseconds; FILE and PICTURE a path and a folder or None.
+    PARAMS and TAGS a mapping; STATUS a status and the milliseconds; FILE and PICTURE a path and a folder or None; INPUT
+    the arguments of `mlflow.entities.Dataset`, and a context.
     """
 
     def __init__(self, uri: str) -> None:
@@ -97,6 +100,8 @@ class MlflowService:
                 return len(batch)
             if first.kind == STATUS:
                 self._set_status(run_id, **first.payload)
+            elif first.kind == INPUT:
+                self._log_input(run_id, **first.payload)
             else:
                 path = journal.path_of(first)
                 if not path.exists():
@@ -130,6 +135,10 @@ class MlflowService:
             self._client.update_run(run_id, status=status)
         else:
             self._client.set_terminated(run_id, status, end_time=time)
+
+    def _log_input(self, run_id: str, context: str, **dataset: str) -> None:
+        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+        self._client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), tags)])
 
 
 def in_parts(kind: str, values: Sequence[Any] | Mapping[str, str]) -> Iterator[Part]:

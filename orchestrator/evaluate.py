@@ -118,7 +118,7 @@ def main(
             seeds=[seed_of(seed, "finals", number) for number in range(networks)], progress=show,
         )  # fmt: skip
     summaries = {
-        metric: summarize([asdict(metrics)[metric] for metrics in measured])
+        metric: summarize([getattr(metrics, metric) for metrics in measured])
         for metric in ("accuracy", "macro_f1", "macro_recall")
     }
     for metric, summary in summaries.items():

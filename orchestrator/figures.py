@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from orchestrator.statistics import summarize
-from orchestrator.study import range_text
+from orchestrator.study import variant_range
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
 
@@ -119,7 +119,7 @@ def draw_study(path: Path, space: Space, rows: Sequence[Mapping[str, Any]]) -> N
                 spread = summary["std"] if len(values) > 1 else None
                 axis.errorbar(position + place, summary["mean"], spread, fmt="D", markersize=6, capsize=5, color=colour)
         axis.plot([], [], "D", color=colour, label=f"{label}, mean ± std; dots: repeats")
-    names = [f"{variant}\n{range_text(space, variant)}" for variant in space.variants]
+    names = [f"{variant}\n{variant_range(space, variant)}" for variant in space.variants]
     axis.set_xticks(range(len(names)), names)
     axis.set(
         xlim=(-0.5, len(names) - 0.5), xlabel="variant and matching range T⁻–T→T⁺ (expert epochs)", ylabel="accuracy"

@@ -5,11 +5,14 @@ network k starts from the same initial parameters for every set. Labels are hard
 also for one that was distilled with soft labels: the challenge's evaluator knows no others.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import torch
 from rich.console import Console
@@ -24,16 +27,18 @@ from orchestrator.statistics import summarize
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import load
-from trainables.evaluation import Metrics, evaluate
+from trainables.evaluation import Metrics, measure_network, train_network
+from trainables.files import write_atomically
 from trainables.initialization import real_images
 from trainables.labels import default_order_labels
 from trainables.networks import ConvNet
 from trainables.seeding import seed_of
 from trainables.shared_file import SharedFile, local_path
 
-__all__ = ["name_finals", "run_finals", "train_and_test"]
+__all__ = ["BASELINES", "RANDOM_REAL", "name_finals", "run_finals", "train_and_test", "write_finals"]
 
-FULL_DATA, RANDOM_REAL = "full_data", "random_real"
+BASELINES = FULL_DATA, RANDOM_REAL = "full_data", "random_real"
+METRICS = ("accuracy", "macro_f1", "macro_recall")
 
 
 def train_and_test(
@@ -44,93 +49,112 @@ def train_and_test(
     augmentation: Augmentation,
     seed: int,
     device: str,
-) -> Metrics:
-    """Train one network on images (float32 array, default order; None: the training split) and test it."""
+) -> tuple[Metrics, np.ndarray]:
+    """Train one network on images (float32 array, default order; None: the training split) and test it.
+
+    Returns:
+        What it reached, and its parameters, float32 [P].
+    """
     if device == "cpu":
         torch.set_num_threads(1)
     dataset = load(local_path(file), splits=("train", "test"))
     if images is None:
-        labels = dataset.labels("train").to(device)
-        return evaluate(
-            network, dataset, "test", lambda index: dataset.normalized("train", index).to(device), labels,
-            protocol=protocol, augmentation=augmentation, seed=seed,
-        )  # fmt: skip
-    pixels = torch.tensor(images, device=device)
-    labels = default_order_labels(len(pixels) // dataset.classes, dataset.classes).to(device)
-    return evaluate(
-        network, dataset, "test", pixels.__getitem__, labels, protocol=protocol, augmentation=augmentation, seed=seed
+        labels, images_at = dataset.labels("train"), lambda index: dataset.normalized("train", index).to(device)
+    else:
+        labels = default_order_labels(len(images) // dataset.classes, dataset.classes)
+        images_at = torch.tensor(images, device=device).__getitem__
+    theta = train_network(
+        network, images_at, labels.to(device), protocol=protocol, augmentation=augmentation, seed=seed
     )
+    return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
 
 
 def run_finals(
     inputs: Inputs,
     resources: Resources,
-    sets: Mapping[int, Tensor],
+    sets: Mapping[str, Tensor],
     progress: Progress,
     mirror: Mirror,
     console: Console,
-) -> dict[int | str, list[Metrics]]:
-    """Train and test on each set, once, and return what its networks reached: by trial number or baseline's name.
+    *,
+    kept: str,
+    keep: Callable[[Tensor], None],
+) -> dict[str, list[Metrics]]:
+    """Train and test on each set, once, and return what its networks reached: by trial's or baseline's name.
 
     What was measured before, by a driver that then was stopped, is not measured again.
 
     Args:
         inputs: The sweep's inputs.
         resources: What one training takes.
-        sets: Synthetic sets by trial number, normalised float32 [ipc·C, ch, H, W] in default order.
+        sets: Synthetic sets by trial's name, normalised float32 [ipc·C, ch, H, W] in default order.
         progress: Keeps what is measured.
         mirror: Keeps that at the workdir's URI.
         console: Where it is shown.
+        kept: The set whose first network is kept.
+        keep: Is given its parameters, float32 [P], before it counts as measured.
     """
     settings = inputs.settings
     fixed, networks = settings.fixed, settings.fixed["final_networks"]
     run = ray.remote(train_and_test).options(**resources.actor_options)
     augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
     jobs: dict[Any, tuple[str, int]] = {}
-    shared: dict[int | str, Any] = {name: ray.put(images.numpy()) for name, images in sets.items()}
-    # The longest first, so that they do not end alone.
-    names: list[int | str] = [FULL_DATA, RANDOM_REAL, *sets]
+    shared = {name: ray.put(images.numpy()) for name, images in sets.items()}
+    names = [FULL_DATA, RANDOM_REAL, *sets]  # the longest first, so that they do not end alone
     for name in names:
         for number in range(networks):
-            if (str(name), number) in progress.finals:
+            if (name, number) in progress.finals:
                 continue
-            images: Any = None
+            images: Any = shared.get(name)
             if name == RANDOM_REAL:
                 draw = seed_of(settings.seed, "random real", number)
                 images = ray.put(real_images(inputs.dataset, fixed["ipc"], draw).numpy())
-            elif name in shared:
-                images = shared[name]
             protocol = settings.full_data_protocol if name == FULL_DATA else settings.final_protocol
             seed = seed_of(settings.seed, "finals", number)
             reference = run.remote(inputs.file, images, inputs.network, protocol, augmentation, seed, resources.device)
-            jobs[reference] = (str(name), number)
+            jobs[reference] = (name, number)
     with progress_bar(console, "Finals, networks", max(1, len(jobs))) as show:
         waiting = list(jobs)
         while waiting:
             ready, waiting = ray.wait(waiting)
             for reference in ready:
-                progress.finals[jobs[reference]] = ray.get(reference)
+                job = jobs[reference]
+                metrics, theta = ray.get(reference)
+                if job == (kept, 0):
+                    keep(torch.tensor(theta))
+                progress.finals[job] = metrics
             progress.spend("finals")
             mirror.push(everything=False)
             show(len(jobs) - len(waiting))
-    return {name: [progress.finals[str(name), number] for number in range(networks)] for name in names}
+    return {name: [progress.finals[name, number] for number in range(networks)] for name in names}
 
 
 def name_finals(
-    measured: Mapping[int | str, Sequence[Metrics]], best: int, reference: int
+    measured: Mapping[str, Sequence[Metrics]], best: str, reference: str
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `finals` of result.json: means over networks, of the best and the reference trial and the baselines."""
-    places: dict[str, int | str] = {
-        "winner": best,
-        "paper_setting": reference,
-        RANDOM_REAL: RANDOM_REAL,
-        FULL_DATA: FULL_DATA,
-    }
+    places = {"winner": best, "paper_setting": reference, RANDOM_REAL: RANDOM_REAL, FULL_DATA: FULL_DATA}
     return {
-        name: {
-            metric: summarize([asdict(each)[metric] for each in measured[place]])
-            for metric in ("accuracy", "macro_f1", "macro_recall")
-        }
+        name: {metric: summarize([getattr(each, metric) for each in measured[place]]) for metric in METRICS}
         for name, place in places.items()
         if place in measured
     }
+
+
+def write_finals(path: Path, measured: Mapping[str, Sequence[Metrics]], class_names: Sequence[str]) -> None:
+    """Write a row a set and network: what it reached, and its confusion, int64 [C·C], actual class by predicted.
+
+    The classes' names are JSON in the file's metadata.
+    """
+    rows = [
+        {
+            "set": name,
+            "network": number,
+            **{metric: getattr(each, metric) for metric in METRICS},
+            "confusion": [count for row in each.confusion for count in row],
+        }
+        for name, networks in measured.items()
+        for number, each in enumerate(networks)
+    ]
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"class_names": json.dumps(list(class_names))})
+    write_atomically(path, lambda aside: pq.write_table(table, aside))

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.search import error_line
 from orchestrator.searcher import METRIC, ended_as_planned
+from orchestrator.settings import SEARCH
 from orchestrator.trials import trial_name
 
 __all__ = ["SearchView", "progress_bar"]
@@ -56,10 +57,10 @@ def progress_bar(console: Console, title: str, total: int) -> Iterator[Callable[
 class SearchView(tune.Callback):
     """The live view of a search: trials, rungs, best so far, ETA."""
 
-    def __init__(self, console: Console, *, trials: int, iterations: int) -> None:
-        """Show a search of that many trials of that many iterations."""
+    def __init__(self, console: Console, *, trials: int, iterations: int, stage: str = SEARCH) -> None:
+        """Show so many trials of a stage, of so many iterations."""
         self._console = console
-        self._trials, self._iterations = trials, iterations
+        self._trials, self._iterations, self._stage = trials, iterations, stage
         self._rungs: dict[int, list[tuple[int, float]]] = {}
         self._ended: dict[int, str] = {}
         self._names: dict[int, str] = {}
@@ -111,7 +112,7 @@ class SearchView(tune.Callback):
         """Return a trial's name, and remember it; in a study it says which variant and repeat the trial is."""
         config, number = trial.config, trial.config["trial_number"]
         what = f" ({config['variant']}, repeat {config['repeat']})" if "variant" in config else ""
-        return self._names.setdefault(number, f"{trial_name(number)}{what}")
+        return self._names.setdefault(number, f"{trial_name(number, self._stage)}{what}")
 
     def _end(self, trial: Any, outcome: str) -> None:
         number = trial.config["trial_number"]
@@ -141,7 +142,8 @@ class SearchView(tune.Callback):
     def _draw(self) -> None:
         if not self._live:
             return
-        table = Table(title=f"Search: {self._summary()}", title_justify="left")
+        title = "Search" if self._stage == SEARCH else "Finals, distillations"
+        table = Table(title=f"{title}: {self._summary()}", title_justify="left")
         for heading in ("trial", "state", "iteration", "validation accuracy at each rung"):
             table.add_column(heading)
         shown = sorted(self._rungs, key=lambda number: (number in self._ended, -number))[:20]

@@ -1,6 +1,9 @@
 """What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -9,23 +12,24 @@ import torch
 from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets
+from orchestrator.finals import write_finals
 from orchestrator.inputs import Inputs
 from orchestrator.report import stored_result, write_report
 from orchestrator.rungs import REFERENCE_TRIAL
-from orchestrator.search import SearchOutcome
 from orchestrator.settings import SweepSettings
-from orchestrator.study import write_study
+from orchestrator.study import range_text, write_study
 from orchestrator.tables import FINAL_NAMES
 from orchestrator.tracking import SweepRun, compare_url
-from orchestrator.trials import TrialRecord, best_trial, images_of, write_parquet
+from orchestrator.trials import TrialRecord, best_trial, images_of, trial_name, write_parquet
 from trainables.checkpoints import checkpoint_place, read_checkpoint
+from trainables.evaluation import Metrics
 from trainables.files import write_atomically
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
 from trainables.seeding import repeat_seed
 from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
 
-__all__ = ["collect_result", "finished_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
+__all__ = ["Findings", "collect_result", "finished_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
 
 _FILES = {
     "synthetic": "synthetic.safetensors",
@@ -33,25 +37,28 @@ _FILES = {
     "report": "report.md",
     "page": "report.html",
     "trials": "trials.parquet",
+    "finals": "finals.parquet",
+    "diagnostics": "diagnostics.json",
+    "model": "model",
 }
-_STUDY_FILES = {"study": "study.parquet"}
 
 
-def read_synthetic_sets(inputs: Inputs, outcome: SearchOutcome, best: TrialRecord) -> dict[int, SyntheticSet]:
-    """Return by trial number the sets that go to the finals, each from its trial's last rung.
+def read_synthetic_sets(
+    inputs: Inputs, records: Iterable[TrialRecord], best: TrialRecord | None = None
+) -> dict[str, SyntheticSet]:
+    """Return by trial's name the sets that go to the finals, each from its trial's last rung.
 
-    They are those of the best trial and of the reference trial, if it has one; in a study also those of every trial
-    that did all its iterations.
+    They are those of the best trial and of the reference trial, if it has one; in a study those of every trial that
+    did all its iterations.
     """
-    wanted = {best.number, REFERENCE_TRIAL}
-    if inputs.settings.space.variants:
-        wanted |= {record.number for record in outcome.trials if record.status == "finished"}
+    study = bool(inputs.settings.space.variants)
+    wanted = {best.number, REFERENCE_TRIAL} if best else set()
     sets = {}
-    for record in outcome.trials:
-        if record.number in wanted:
+    for record in records:
+        if record.number in wanted or (study and record.status == "finished"):
             state = read_checkpoint(checkpoint_place(inputs.settings.checkpoints, record.number))
             if state is not None:  # a trial that failed at once has none
-                sets[record.number] = _synthetic_set(inputs, record, state)
+                sets[record.name] = _synthetic_set(inputs, record, state)
     return sets
 
 
@@ -103,8 +110,9 @@ def collect_result(
 ) -> dict[str, Any]:
     """Return what result.json holds; its form is a contract. Parts that a sweep did not come to are null or empty.
 
-    `study` is there in a study alone, and null in one that did not come to its finals.
+    `summarize_study`'s is there as `study` in a study, and as `repeats` in a search whose finals distil again.
     """
+    part = "study" if settings.space.variants else "repeats" if settings.fixed["final_seeds"] else None
     statuses = [record.status for record in trials]
     best = best_trial(trials)
     reference = next((record for record in trials if record.number == REFERENCE_TRIAL), None)
@@ -119,7 +127,7 @@ def collect_result(
         "paper": _trial_entry(reference) if reference else None,
         "finals": finals,
         "comparisons": compare_finals(finals),
-        **({"study": study} if settings.space.variants else {}),
+        **({part: study} if part else {}),
         "experts": experts.facts() if experts else None,
         "seconds": seconds,
         "mlflow": {
@@ -128,7 +136,9 @@ def collect_result(
             "parent_run_id": run.run_id,
             "compare_url": compare_url(run, list(run.trial_runs().values())),
         },
-        "files": _FILES | (_STUDY_FILES if study else {}) if status == "finished" else {"trials": _FILES["trials"]},
+        "files": _FILES | ({part: f"{part}.parquet"} if part else {})
+        if status == "finished"
+        else {"trials": _FILES["trials"]},
     }
 
 
@@ -145,49 +155,59 @@ def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
 def leave_unfinished(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:
     """Write what a sweep has that was stopped or failed: its trials and a result.json that says so."""
     write_parquet(settings.folder / _FILES["trials"], trials, settings.space.varied)
-    _write_result(settings, result)
+    _write_json(settings.folder / "result.json", result)
 
 
-def leave_files(
-    inputs: Inputs,
-    outcome: SearchOutcome,
-    best: TrialRecord,
-    sets: dict[int, SyntheticSet],
-    rows: list[dict[str, Any]],
-    result: dict[str, Any],
-) -> None:
-    """Write every file of a finished sweep; result.json last, so that it stands for all the others.
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a finished sweep found, besides what result.json holds."""
 
-    Args:
-        inputs: The sweep's inputs.
-        outcome: Its trials.
-        best: The best of them.
-        sets: Synthetic sets by trial number.
-        rows: A study's rows; of a search none.
-        result: What result.json is to hold.
-    """
+    trials: list[TrialRecord]
+    best: TrialRecord
+    sets: Mapping[str, SyntheticSet]
+    """Synthetic sets by trial's name."""
+    measured: Mapping[str, Sequence[Metrics]]
+    """What networks reached on the test split, by trial's or baseline's name."""
+    rows: list[dict[str, Any]]
+    """A study's rows, or those of a search's repeats."""
+    diagnostics: dict[str, Any]
+    """See `measure_diagnostics`."""
+
+
+def leave_files(inputs: Inputs, found: Findings, result: dict[str, Any]) -> None:
+    """Write every file of a finished sweep; result.json last, so that it stands for all the others."""
     settings, folder = inputs.settings, inputs.settings.folder
     space, names = settings.space, inputs.dataset.class_names
-    write_parquet(folder / _FILES["trials"], outcome.trials, space.varied)
-    write_synthetic(folder / _FILES["synthetic"], sets[best.number])
-    write_challenge(folder / _FILES["challenge"], sets[best.number].images)
-    shown = {f"after: {FINAL_NAMES['winner']}": sets[best.number]}
-    if best.number != REFERENCE_TRIAL and REFERENCE_TRIAL in sets:
-        shown[f"after: {FINAL_NAMES['paper_setting']}"] = sets[REFERENCE_TRIAL]
+    best, sets = found.best, found.sets
+    write_parquet(folder / _FILES["trials"], found.trials, space.varied)
+    write_finals(folder / _FILES["finals"], found.measured, names)
+    _write_json(folder / _FILES["diagnostics"], found.diagnostics)
+    write_synthetic(folder / _FILES["synthetic"], sets[best.name])
+    write_challenge(folder / _FILES["challenge"], sets[best.name].images)
+    shown = {_title(FINAL_NAMES["winner"], sets[best.name]): sets[best.name]}
+    reference = trial_name(REFERENCE_TRIAL)
+    if best.name != reference and reference in sets:
+        shown[_title(FINAL_NAMES["paper_setting"], sets[reference])] = sets[reference]
     draw_sets(folder / "figures" / "synthetic.png", _pictures(inputs, shown), names)
+    for label in ("study", "repeats"):
+        if label in result["files"]:
+            write_study(folder / result["files"][label], found.rows)
     if space.variants:
-        write_study(folder / _STUDY_FILES["study"], rows)
         firsts: dict[str, SyntheticSet] = {}
-        for number in sorted(sets):  # repeat by repeat: a variant's first that there is
-            firsts.setdefault(f"after: {sets[number].config['variant']}", sets[number])
+        for name in sorted(sets, key=lambda name: sets[name].config["repeat"]):  # a variant's first that there is
+            firsts.setdefault(_title(sets[name].config["variant"], sets[name]), sets[name])
         draw_sets(folder / "figures" / "variants.png", _pictures(inputs, firsts), names)
-    write_report(settings, result, outcome.trials, rows)
-    _write_result(settings, result)
+    write_report(settings, result, found.trials, found.rows)
+    _write_json(settings.folder / "result.json", result)
 
 
-def _write_result(settings: SweepSettings, result: dict[str, Any]) -> None:
-    text = json.dumps(result, indent=1, allow_nan=False)
-    write_atomically(settings.folder / "result.json", lambda aside: aside.write_text(text))
+def _title(name: str, synthetic: SyntheticSet) -> str:
+    return f"after: {name}, expert epochs {range_text(synthetic.config)}"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False)
+    write_atomically(path, lambda aside: aside.write_text(text))
 
 
 def _pictures(inputs: Inputs, sets: dict[str, SyntheticSet]) -> dict[str, torch.Tensor]:

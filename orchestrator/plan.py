@@ -80,10 +80,12 @@ def make_plan(settings: SweepSettings) -> Plan:
     training = forward * EVALUATION_PASSES
     validation = rungs * fixed["validation_networks"] * fixed["validation_epochs"] * set_size * training
     steps = sum(point["N"] * min(point["batch_syn"], set_size) for point in points) / len(points)
-    matching = fixed["trials"] * fixed["iterations"] * steps * forward * MATCHING_PASSES
-    # A search's winner and reference, or all sets of a study, and random real images.
-    sets = 1 + (len(points) if settings.space.variants else 2)
-    finals = fixed["final_networks"] * (
+    # A search's winner and reference, both again with fresh seeds, or all sets of a study, and random real images.
+    again = 2 * fixed["final_seeds"]
+    sets = 1 + (len(points) if settings.space.variants else 2 + again)
+    matching = fixed["iterations"] * steps * forward * MATCHING_PASSES
+    distillation = matching + validation
+    finals = again * distillation + fixed["final_networks"] * (
         sets * set_size * fixed["protocol_epochs"] * training
         + train_images * fixed["full_data_epochs"] * (training + whitening)
     )
@@ -99,10 +101,10 @@ def make_plan(settings: SweepSettings) -> Plan:
         chunk=chunk,
         operations={
             "experts": fixed["expert_count"] * expert,
-            "search": matching + fixed["trials"] * validation,
+            "search": fixed["trials"] * distillation,
             "finals": finals,
         },
-        matching_operations=matching,
+        matching_operations=fixed["trials"] * matching,
         cpu_rate=CPU_RATE_WIDE if fixed["net_width"] >= WIDE else CPU_RATE_NARROW,
     )
 
@@ -123,6 +125,12 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
     of_a_gpu = "what its measured memory needs" if share == "auto" else share
     what.add_row("one trial takes", f"1 CPU core and {f'{of_a_gpu} of a GPU' if share else 'a GPU where there is one'}")
     what.add_row("trials at once", str(settings.concurrent or "all that fit"))
+    if not settings.space.variants:
+        again = (
+            f"winner and reference again with {fixed['final_seeds']} fresh seeds" if fixed["final_seeds"] else "none"
+        )
+        what.add_row("finals distil", again)
+    what.add_row("networks on each set", str(fixed["final_networks"]))
     what.add_row(
         "experts",
         f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",

@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from trainables.files import write_atomically
 
 __all__ = ["Progress"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Progress:
@@ -40,7 +39,7 @@ class Progress:
                 f"{self._path} has format version {version}, this program reads {FORMAT_VERSION}; start anew"
             )
         self.compilation = tuple(record["compilation"]) if record["compilation"] else None
-        self.finals = {(each["set"], each["network"]): Metrics(**each["metrics"]) for each in record["finals"]}
+        self.finals = {(each["set"], each["network"]): _metrics(each["confusion"]) for each in record["finals"]}
         self._seconds = record["seconds"]
 
     def save(self) -> None:
@@ -49,12 +48,12 @@ class Progress:
             "version": FORMAT_VERSION,
             "compilation": self.compilation,
             "finals": [
-                {"set": name, "network": network, "metrics": asdict(metrics)}
+                {"set": name, "network": network, "confusion": metrics.confusion}
                 for (name, network), metrics in sorted(self.finals.items())
             ],
             "seconds": self._seconds,
         }
-        text = json.dumps(record, indent=1)
+        text = json.dumps(record)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, lambda aside: aside.write_text(text))
 
@@ -68,3 +67,7 @@ class Progress:
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each stage and their total, of all drivers; what one had not saved is lost with it."""
         return {**self._seconds, "total": sum(self._seconds.values())}
+
+
+def _metrics(confusion: list[list[int]]) -> Metrics:
+    return Metrics(tuple(tuple(row) for row in confusion))

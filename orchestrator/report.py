@@ -11,25 +11,24 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
+from orchestrator.accuracy import headline, study_parts, test_parts
 from orchestrator.advice import next_steps
 from orchestrator.algorithm import pseudo_code
+from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.cli import one_line_errors, workdir_option
+from orchestrator.diagnostics_report import diagnostics_parts, draw_diagnostics, label_parts
 from orchestrator.errors import UserError
 from orchestrator.figures import draw_study, draw_trials
 from orchestrator.html import write_html
 from orchestrator.mirror import Mirror
+from orchestrator.range_figures import draw_ranges, range_parts
 from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
 from orchestrator.several import write_comparison
 from orchestrator.statistics import ALPHA, rank_correlation
 from orchestrator.tables import (
-    STUDY_HEADINGS,
-    difference_parts,
-    finals_table,
     markdown_table,
-    mean_std,
     number_text,
-    study_cells,
     trials_table,
 )
 from orchestrator.trials import TrialRecord, best_trial, ranked, read_parquet
@@ -52,19 +51,28 @@ def write_report(
         rows: A study's rows; of a search none.
     """
     space = settings.space
+    more = next((part for part in ("study", "repeats") if part in result), None)
     _draw(settings, records, rows)
+    facts = json.loads((settings.folder / "diagnostics.json").read_text())
+    draw_diagnostics(settings.folder / "figures" / "diagnostics.png", facts)
+    classes, confusions = read_confusions(settings.folder / "finals.parquet")
+    draw_confusion(settings.folder / "figures" / "confusion.png", classes, confusions[result["best"]["trial"]])
     parts = [
         f"# {result['sweep']}: {space.title}",
-        _headline(result),
+        headline(result),
         _counts(result, space.reference),
         *_question(settings),
-        *(_study_parts(result["study"], space, rows) if space.variants else ()),
-        *_test_parts(settings, result),
+        *(study_parts(result["study"], space, rows) if space.variants else ()),
+        *test_parts(settings, result),
+        *class_parts(classes, confusions, result["best"]["trial"]),
         "## Trials, best first",
         "Accuracy on the validation split, which neither experts nor distillation saw; those that went furthest first.",
         trials_table(ranked(records), space.varied),
         "![Search](figures/trials.png)",
         *_settings_parts(space, records),
+        *range_parts(space, records),
+        *diagnostics_parts(facts),
+        *label_parts(records),
         *_loss_parts(records),
         *_advice(space, records),
         *_cost(settings, result, records),
@@ -78,7 +86,9 @@ def write_report(
         "## Files",
         "- `synthetic.safetensors`: images, labels, α, normalisation, class names, settings, provenance\n"
         "- `synthetic.pt`: the images alone, a float tensor in default order, as the challenge wants it\n"
-        "- `trials.parquet`, `result.json`, `settings.json`" + (", `study.parquet`" if space.variants else ""),
+        "- `finals.parquet`: every network of the finals, with its confusion; `model/`: one of them, on the best set\n"
+        + (f"- `{more}.parquet`: a row a variant and repeat\n" if more else "")
+        + "- `trials.parquet`, `diagnostics.json`, `result.json`, `settings.json`",
     ]
     text = "\n\n".join(parts) + "\n"
     (settings.folder / "report.md").write_text(text)
@@ -94,6 +104,7 @@ def _draw(settings: SweepSettings, records: list[TrialRecord], rows: list[dict[s
     elif tell_anything(records):
         draw_importance(figures / "importance.png", space, records)
         draw_parallel(figures / "parallel.png", space, records)
+    draw_ranges(figures / "ranges.png", space, records)
 
 
 def repeat_command(settings: SweepSettings) -> str:
@@ -125,21 +136,6 @@ def _question(settings: SweepSettings) -> list[str]:
         return ["## The question", asked]
     rows = [[f"`{name}`", str(each), number_text(each.first), each.source] for name, each in space.searched.items()]
     return ["## The question", asked, markdown_table(["searched", "range", "trial 0", "source"], rows)]
-
-
-def _test_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:
-    protocol, full = settings.final_protocol, settings.full_data_protocol
-    return [
-        "## On the test split",
-        f"Read once, after the search. Challenge protocol: {protocol.epochs} epochs, SGD {protocol.learning_rate} then "
-        f"{protocol.learning_rate * protocol.drop_factor:g} after epoch {protocol.drop_after_epochs}, batch "
-        f"{protocol.batch_size}; {full.epochs} epochs on the full training set. Mean ± standard deviation over fresh "
-        "networks; network k starts alike for every set. This is the chance of evaluating these sets; how much another "
-        "distillation would differ, a study's repeats tell.",
-        finals_table(result["finals"]),
-        *difference_parts(result["comparisons"]),
-        "![Synthetic images before and after](figures/synthetic.png)",
-    ]
 
 
 def _settings_parts(space: Space, records: list[TrialRecord]) -> list[str]:
@@ -208,47 +204,6 @@ def _cost(settings: SweepSettings, result: dict[str, Any], records: list[TrialRe
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-
-
-def _study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]) -> list[str]:
-    """Return what a report says of a study: its variants, their figure, its data and the images."""
-    summary = markdown_table(["variant", "range", *STUDY_HEADINGS.values(), "n"], study_cells(study, space))
-    columns = ["variant", "repeat", "trial", *STUDY_HEADINGS]
-    data = markdown_table(
-        ["variant", "repeat", "trial", *STUDY_HEADINGS.values()],
-        [[number_text(row[column]) for column in columns] for row in rows],
-    )
-    networks = f"the mean over {rows[0]['networks']} fresh networks" if rows else "the mean over fresh networks"
-    return [
-        "## Variants",
-        "Mean ± standard deviation over n repeats: distillations, each with a seed of its own. A repeat's value is "
-        f"{networks}. Accuracy, F1 and recall are those on the test split; labels are hard and in default order.",
-        summary,
-        *difference_parts(study["comparisons"]),
-        "![Variants](figures/study.png)",
-        data,
-        "![Synthetic images by variant](figures/variants.png)",
-    ]
-
-
-def _headline(result: dict[str, Any]) -> str:
-    finals, best, paper = result["finals"], result["best"], result["paper"]
-    winner = finals["winner"]["accuracy"]
-
-    def gain(name: str) -> str:
-        return f"{winner['mean'] - finals[name]['accuracy']['mean']:+.3f}"
-
-    config = best["config"]
-    which = f" ({config['variant']}, repeat {config['repeat']})" if "variant" in config else ""
-    text = (
-        f"The best setting, **{best['trial']}**{which}, reaches **{mean_std(winner)}** test accuracy, "
-        f"{gain('random_real')} against random real images of the same number"
-    )
-    if paper and paper["trial"] == best["trial"]:
-        return f"{text}; it is the reference setting itself."
-    if "paper_setting" in finals:
-        return f"{text} and {gain('paper_setting')} against the reference setting."
-    return f"{text}; the reference setting left no synthetic set to compare with."
 
 
 def _counts(result: dict[str, Any], reference: str) -> str:

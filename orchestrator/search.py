@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,18 @@ from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.rungs import ReferenceSafeASHA
 from orchestrator.searcher import StudySearch
-from orchestrator.settings import SweepSettings
+from orchestrator.settings import FINALS, SEARCH, SweepSettings
 from orchestrator.trials import TrialRecord, trial_name
 from search_spaces import Space
 from trainables.trial import DistillationTrial
 from trainables.workbench import TrialWork
 
-__all__ = ["SearchOutcome", "error_line", "read_trials", "run_search"]
+__all__ = ["SECONDS", "SearchOutcome", "error_line", "read_trials", "run_search"]
 
 LOST_PROCESSES = 3
 """How often a trial whose process was lost is begun again; nodes that were taken away are not counted."""
+SECONDS = {SEARCH: "search", FINALS: "finals"}
+"""As what a stage's time counts."""
 SAME_FAILURES = 3
 """Trials that fail alike, with none that did better, until a search is given up."""
 
@@ -96,9 +98,9 @@ class SearchWatch(tune.Stopper):
 class SearchLedger(tune.Callback):
     """Writes down what Tune's searcher is not told: why a process failed, and the time that was spent."""
 
-    def __init__(self, search: StudySearch, watch: SearchWatch, progress: Progress) -> None:
-        """Write into the study and the sweep's progress."""
-        self._search, self._watch, self._progress = search, watch, progress
+    def __init__(self, search: StudySearch, watch: SearchWatch, spend: Callable[[], None]) -> None:
+        """Write into the study; `spend` counts the time."""
+        self._search, self._watch, self._spend = search, watch, spend
         self._again = Counter[int]()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,7 +111,7 @@ class SearchLedger(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Take the time."""
-        self._progress.spend("search")
+        self._spend()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tell why, or have the trial proposed again.
@@ -163,6 +165,9 @@ def run_search(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     watch: SearchWatch | None = None
 
+    def name_trial(trial: Any) -> str:
+        return trial_name(trial.config["trial_number"], settings.stage)
+
     def push() -> None:
         """Have what was written into the study at the URI; Tune would take an error for the trial's."""
         try:
@@ -174,7 +179,7 @@ def run_search(
 
     search = StudySearch(
         space,
-        study=settings.name,
+        study=settings.study_name,
         storage=settings.study_storage,
         seed=settings.seed,
         trials=trials,
@@ -185,7 +190,7 @@ def run_search(
     watch = SearchWatch(before)
     left = trials - sum(trial.state.is_finished() for trial in before)
     budget = settings.time_budget_s
-    seconds_left = None if budget is None else budget - progress.seconds().get("search", 0.0)
+    seconds_left = None if budget is None else budget - progress.seconds().get(SECONDS[settings.stage], 0.0)
     began = time.monotonic()
     if left and not watch.stop_all() and (seconds_left is None or seconds_left > 0):
         tuner = tune.Tuner(
@@ -199,13 +204,13 @@ def run_search(
                 max_concurrent_trials=resources.workers(settings.concurrent),
                 reuse_actors=True,
                 time_budget_s=seconds_left,
-                trial_name_creator=_tune_name,
-                trial_dirname_creator=_tune_name,
+                trial_name_creator=name_trial,
+                trial_dirname_creator=name_trial,
             ),
             run_config=tune.RunConfig(
                 name=settings.tune_name,
                 storage_path=settings.tune_folder,
-                callbacks=[SearchLedger(search, watch, progress), *callbacks],
+                callbacks=[SearchLedger(search, watch, lambda: progress.spend(SECONDS[settings.stage])), *callbacks],
                 stop=watch,
                 # A trial keeps its own checkpoint, and goes on from it.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -217,14 +222,10 @@ def run_search(
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
         search.end_unfinished("the time budget")
-    ended = read_trials(search.study, space)
+    ended = read_trials(search.study, space, settings.stage)
     # Tune's `fit` returns from a signal as if all were well.
     interrupted = len(ended) < trials and not out_of_time and not watch.stop_all()
     return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
-
-
-def _tune_name(trial: Any) -> str:
-    return trial_name(trial.config["trial_number"])
 
 
 def _failure(trial: FrozenTrial) -> str | None:
@@ -233,8 +234,8 @@ def _failure(trial: FrozenTrial) -> str | None:
     return str(trial.user_attrs.get("reason", "")) if failed else None
 
 
-def read_trials(study: optuna.Study, space: Space) -> list[TrialRecord]:
-    """Return the trials of a study that have ended, by number."""
+def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[TrialRecord]:
+    """Return the trials of a stage's study that have ended, by number."""
     return [
         TrialRecord(
             number=trial.number,
@@ -244,6 +245,7 @@ def read_trials(study: optuna.Study, space: Space) -> list[TrialRecord]:
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
             reason=trial.user_attrs.get("reason", ""),
             measures=trial.user_attrs.get("measures", {}),
+            stage=stage,
         )
         for trial in study.get_trials(deepcopy=False)
         if trial.state in _STATUS

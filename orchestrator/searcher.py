@@ -90,8 +90,8 @@ class StudySearch(Searcher):
         self.study = optuna.create_study(
             study_name=study,
             storage=open_storage(storage),
-            # A study's points are all enqueued; TPE would model them at every one of them.
-            sampler=optuna.samplers.RandomSampler(seed)
+            # A study's points are all enqueued, and nothing is drawn; TPE would model them at every one of them.
+            sampler=optuna.samplers.RandomSampler(0)
             if space.variants
             else NamedTPE(seed, startup_trials=min(10, max(2, trials // 3))),
             pruner=optuna.pruners.NopPruner(),

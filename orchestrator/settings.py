@@ -20,8 +20,10 @@ from trainables.config import DistillationConfig, ExpertRecipe, Protocol
 from trainables.files import write_atomically
 from trainables.sources import find
 
-__all__ = ["SweepSettings", "Workdir"]
+__all__ = ["FINALS", "SEARCH", "SweepSettings", "Workdir"]
 
+SEARCH, FINALS = "trial", "final"
+"""What the distillations of a sweep's stages are called, before their number."""
 SETTINGS_VERSION = 3
 _HOW_IT_RUNS = ("address", "concurrent", "gpus_per_trial", "time_budget_s")
 """Settings that may be others when a sweep is gone on with: they say how it runs, not what it finds."""
@@ -58,6 +60,8 @@ class SweepSettings:
     """The method whose rules were applied to the space."""
     retrain_corrupt: bool = False
     quiet: bool = False
+    stage: str = SEARCH
+    """Whose distillations these are: the search's, or the finals'; see `repeats`."""
 
     def __post_init__(self) -> None:
         """Refuse a name that is no folder name."""
@@ -113,17 +117,24 @@ class SweepSettings:
         return self.storage_path or str(self.folder.absolute())
 
     @property
+    def study_name(self) -> str:
+        """The study's name in its database; no sweep's name has a slash."""
+        return self.name if self.stage == SEARCH else f"{self.name}/{self.stage}"
+
+    @property
     def tune_name(self) -> str:
         """The name of this sweep's folder in there."""
-        return self.name if self.storage_path else "tune"
+        name = self.name if self.storage_path else "tune"
+        return name if self.stage == SEARCH else f"{name}/{self.stage}"
 
     @property
     def checkpoints(self) -> str:
         """Where the trials' checkpoints lie: a path or URI that every node reaches."""
+        below = "checkpoints" if self.stage == SEARCH else f"checkpoints/{self.stage}"
         if self.storage_path is None:
-            return self.workdir.shared_sweep(self.name).place("checkpoints")
+            return self.workdir.shared_sweep(self.name).place(below)
         root = self.storage_path if "://" in self.storage_path else str(Path(self.storage_path).absolute())
-        return f"{root.rstrip('/')}/{self.name}/checkpoints"
+        return f"{root.rstrip('/')}/{self.name}/{below}"
 
     @property
     def resume_command(self) -> str:

@@ -1,5 +1,7 @@
 """The stages of a sweep, one after the other; every one knows what is done of it. docs/design/resume.md."""
 
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -7,24 +9,35 @@ from rich.console import Console
 from orchestrator.cluster import AUTO, Resources, connected
 from orchestrator.compilation import decide_compilation
 from orchestrator.console import make_console
+from orchestrator.diagnostics import measure_diagnostics
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
-from orchestrator.experts import check_experts, ensure_experts
-from orchestrator.finals import name_finals, run_finals
+from orchestrator.experts import ExpertSummary, check_experts, ensure_experts
+from orchestrator.finals import BASELINES, name_finals, run_finals
 from orchestrator.gpu_share import share_gpus
-from orchestrator.inputs import prepare_inputs
+from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.live import SearchView
 from orchestrator.mirror import Mirror
-from orchestrator.outcome import collect_result, finished_result, leave_files, leave_unfinished, read_synthetic_sets
+from orchestrator.outcome import (
+    Findings,
+    collect_result,
+    finished_result,
+    leave_files,
+    leave_unfinished,
+    read_synthetic_sets,
+)
 from orchestrator.progress import Progress
+from orchestrator.repeats import repeat_settings
 from orchestrator.rungs import REFERENCE_TRIAL
-from orchestrator.search import SearchOutcome, run_search
-from orchestrator.settings import SweepSettings
+from orchestrator.search import SECONDS, SearchOutcome, run_search
+from orchestrator.served_model import save_model
+from orchestrator.settings import SEARCH, SweepSettings
 from orchestrator.study import study_rows, summarize_study
 from orchestrator.study_storage import open_storage
-from orchestrator.tables import result_table, study_figure_table, study_table
+from orchestrator.system_metrics import monitored
+from orchestrator.tables import repeats_table, result_table, study_figure_table, study_table
 from orchestrator.tracking import SweepRun, open_sweep_run, reopen_sweep_run
 from orchestrator.trial_tracking import TrackingCallback
-from orchestrator.trials import TrialRecord, best_trial
+from orchestrator.trials import TrialRecord, best_trial, trial_name
 
 __all__ = ["run_sweep"]
 
@@ -64,44 +77,18 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
         {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},
     )  # fmt: skip
     settings.write()
+    stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
     experts, trials = None, []  # what there is to tell if the sweep ends early
     try:
         mirror.push()  # from here on it is this driver's
         console.print(f"Sweep {settings.name} in {settings.place}\n{why}")
-        experts = ensure_experts(inputs, resources, console)
-        console.print(experts.line(inputs.store.shared.place("").rstrip("/")))
-        run.log_losses(experts.losses)
-        progress.spend("experts")
-        mirror.push()
-
-        iterations = settings.fixed["iterations"]
-        view = SearchView(console, trials=settings.fixed["trials"], iterations=iterations)
-        tracking = TrackingCallback(run, inputs.dataset, iterations, settings.checkpoints)
-        work = inputs.trial_work(resources, compiled=compiled)
-        if settings.gpus_per_trial == AUTO:
-            resources = share_gpus(settings.space, resources, work, console)
-            work = inputs.trial_work(resources, compiled=compiled)
-        with resources.requested(resources.workers(settings.concurrent)):
-            outcome = run_search(settings, resources, work, progress, [view, tracking], mirror=mirror)
-        trials = outcome.trials
-        run.close_trials(trials)
-        best = _best(settings, outcome)
-        progress.spend("search")
-        mirror.push()
-
-        sets = read_synthetic_sets(inputs, outcome, best)
-        images = {number: synthetic.images for number, synthetic in sets.items()}
-        measured = run_finals(inputs, resources, images, progress, mirror, console)
-        finals = name_finals(measured, best.number, REFERENCE_TRIAL)
-        rows = study_rows(settings.space, trials, measured) if settings.space.variants else []
-        study = summarize_study(settings.space, rows) if settings.space.variants else None
-        progress.spend("finals")
-
-        run.flush(RUN_NAMES_S)
-        result = collect_result(settings, "finished", trials, finals, experts, run, progress.seconds(), study)
-        leave_files(inputs, outcome, best, sets, rows, result)
-        run.log_result(result, settings.folder)
-        mirror.push()
+        run.log_dataset(inputs)
+        with monitored(run):
+            experts = stages.train_experts()
+            outcome = stages.search(settings)
+            trials = outcome.trials
+            best = _best(settings, outcome)
+            result = stages.finish(experts, outcome, best)
     except BaseException as error:
         by_hand = isinstance(error, KeyboardInterrupt | Stopped)
         word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
@@ -121,6 +108,83 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     return result
 
 
+@dataclass
+class _Stages:
+    """The stages, and what they share."""
+
+    settings: SweepSettings
+    resources: Resources
+    inputs: Inputs
+    compiled: bool
+    run: SweepRun
+    progress: Progress
+    mirror: Mirror
+    console: Console
+
+    def train_experts(self) -> ExpertSummary:
+        """Train the experts that are not in the store."""
+        experts = ensure_experts(self.inputs, self.resources, self.console)
+        self.console.print(experts.line(self.inputs.store.shared.place("").rstrip("/")))
+        self.run.log_experts(experts, self.inputs)
+        self._end_stage("experts")
+        return experts
+
+    def search(self, settings: SweepSettings) -> SearchOutcome:
+        """Distil with the search's settings, or with those of the finals' repeats."""
+        iterations, inputs = settings.fixed["iterations"], replace(self.inputs, settings=settings)
+        view = SearchView(self.console, trials=settings.fixed["trials"], iterations=iterations, stage=settings.stage)
+        tracking = TrackingCallback(self.run, inputs.dataset, iterations, settings.checkpoints, stage=settings.stage)
+        work = inputs.trial_work(self.resources, compiled=self.compiled)
+        if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
+            self.resources = share_gpus(settings.space, self.resources, work, self.console)
+            work = inputs.trial_work(self.resources, compiled=self.compiled)
+        with self.resources.requested(self.resources.workers(settings.concurrent)):
+            outcome = run_search(settings, self.resources, work, self.progress, [view, tracking], mirror=self.mirror)
+        self.run.close_trials(outcome.trials)
+        self._end_stage(SECONDS[settings.stage])
+        return outcome
+
+    def finish(self, experts: ExpertSummary, outcome: SearchOutcome, best: TrialRecord) -> dict[str, Any]:
+        """Distil again what the search chose, measure everything on the test split, and leave the files."""
+        settings, inputs, reference = self.settings, self.inputs, trial_name(REFERENCE_TRIAL)
+        sets = read_synthetic_sets(inputs, outcome.trials, best)
+        study, records = settings.space, outcome.trials
+        first = next((record for record in outcome.trials if record.number == REFERENCE_TRIAL), None)
+        again = repeat_settings(settings, best, first if reference in sets else None)
+        if again:
+            repeats = self.search(again)
+            _check_ended(again, repeats)
+            study, records = again.space, repeats.trials
+            sets |= read_synthetic_sets(replace(inputs, settings=again), records)
+        images = {name: synthetic.images for name, synthetic in sets.items()}
+        measured = run_finals(
+            inputs, self.resources, images, self.progress, self.mirror, self.console,
+            kept=best.name, keep=partial(save_model, settings.folder / "model", inputs.network, inputs.dataset),
+        )  # fmt: skip
+        finals = name_finals(measured, best.name, reference)
+        rows = study_rows(study, records, measured) if study.variants else []
+        summary = summarize_study(study, rows, {name: finals[name] for name in BASELINES} if again else {})
+        diagnostics = measure_diagnostics(inputs, self.resources, best, first, self.console)
+        self.progress.spend("finals")
+        self.run.log_finals(measured)
+        self.run.flush(RUN_NAMES_S)
+        result = collect_result(
+            settings, "finished", outcome.trials, finals, experts, self.run, self.progress.seconds(),
+            summary if study.variants else None,
+        )  # fmt: skip
+        found = Findings(
+            trials=outcome.trials, best=best, sets=sets, measured=measured, rows=rows, diagnostics=diagnostics
+        )
+        leave_files(inputs, found, result)
+        self.run.log_result(result, settings)
+        self.mirror.push()
+        return result
+
+    def _end_stage(self, name: str) -> None:
+        self.progress.spend(name)
+        self.mirror.push()
+
+
 def _end_run(run: SweepRun, settings: SweepSettings, status: str, console: Console) -> None:
     """Close the sweep's run, and say what MLflow has not taken in yet."""
     if waiting := run.end(status):
@@ -133,7 +197,7 @@ def _send_the_rest(settings: SweepSettings, result: dict[str, Any], mirror: Mirr
     """Tell MLflow what it does not know of a finished sweep whose driver was cut off before it had sent all."""
     run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
     if run is not None:
-        run.log_result(result, settings.folder)
+        run.log_result(result, settings)
         _end_run(run, settings, "FINISHED", console)
         mirror.push()
 
@@ -142,6 +206,8 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
     if result.get("study"):
         console.print(study_table(result["study"], settings.space), study_figure_table(result["study"]))
     console.print(result_table(result))
+    if result.get("repeats"):
+        console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
         console.print(f"{label:>10}: {settings.place}/{place}")
     console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
@@ -155,15 +221,25 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
         ClusterError: Nothing could go on.
         NoTrialSucceeded: There is no winner.
     """
+    _check_ended(settings, outcome)
     best = best_trial(outcome.trials)
-    go_on = f"go on with: {settings.resume_command}"
-    if outcome.halted:
-        raise ClusterError(f"{outcome.halted}, then {go_on}")
     if outcome.hopeless:
         raise NoTrialSucceeded(outcome.hopeless)
-    if outcome.interrupted:
-        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials, which are kept; {go_on}")
     if best is None:
         reasons = sorted({record.reason for record in outcome.trials})
         raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")
     return best
+
+
+def _check_ended(settings: SweepSettings, outcome: SearchOutcome) -> None:
+    """Refuse to go on after distillations that something or somebody cut off.
+
+    Raises:
+        Stopped: A signal ended them.
+        ClusterError: Nothing could go on.
+    """
+    go_on = f"go on with: {settings.resume_command}"
+    if outcome.halted:
+        raise ClusterError(f"{outcome.halted}, then {go_on}")
+    if outcome.interrupted:
+        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials, which are kept; {go_on}")

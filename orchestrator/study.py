@@ -15,20 +15,20 @@ from search_spaces import Space
 from trainables.evaluation import Metrics
 from trainables.files import write_atomically
 
-__all__ = ["range_text", "study_rows", "summarize_study", "write_study"]
+__all__ = ["range_text", "study_rows", "summarize_study", "variant_range", "write_study"]
 
 _TESTED = ("accuracy", "macro_f1", "macro_recall")
 
 
 def study_rows(
-    space: Space, records: Sequence[TrialRecord], measured: Mapping[Any, Sequence[Metrics]]
+    space: Space, records: Sequence[TrialRecord], measured: Mapping[str, Sequence[Metrics]]
 ) -> list[dict[str, Any]]:
     """Return a row for every trial that did all its iterations: what it ran, and what it is worth.
 
     Args:
         space: The study.
         records: Its trials that ended.
-        measured: What fresh networks reached on the test split, by trial number; a row has their mean.
+        measured: What fresh networks reached on the test split, by trial's name; a row has their mean.
     """
     shown = dict.fromkeys(["variant", "repeat", "T_minus", "T", "T_plus", *space.varied])
     return [
@@ -36,16 +36,21 @@ def study_rows(
             "trial": record.name,
             **{key: record.settings[key] for key in shown},
             "validation_accuracy": record.last,
-            **{metric: fmean(getattr(each, metric) for each in measured[record.number]) for metric in _TESTED},
-            "networks": len(measured[record.number]),
+            **{metric: fmean(getattr(each, metric) for each in measured[record.name]) for metric in _TESTED},
+            "networks": len(measured[record.name]),
+            "skip_rate": record.measures.get("skip_rate"),
         }
         for record in records
-        if record.status == "finished" and record.number in measured
+        if record.status == "finished" and record.name in measured
     ]
 
 
-def summarize_study(space: Space, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize_study(
+    space: Space, rows: Sequence[Mapping[str, Any]], finals: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """Return `study` of result.json: by variant what it sets, and mean, std and n over its repeats; the differences.
+
+    That of a search's `repeats` also has the differences of its winner from the baselines of `finals`.
 
     A repeat's value is the mean over its networks, so n counts distillations, and std is how much those differ. A
     variant without any repeat that did all its iterations has null in place of a summary.
@@ -60,7 +65,7 @@ def summarize_study(space: Space, rows: Sequence[Mapping[str, Any]]) -> dict[str
                 for metric in ("validation_accuracy", *_TESTED)
             },
         }
-    return {"variants": variants, "comparisons": compare_variants(rows)}
+    return {"variants": variants, "comparisons": compare_variants(rows, finals or {})}
 
 
 def write_study(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -69,8 +74,12 @@ def write_study(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, lambda aside: pq.write_table(table, aside))
 
 
-def range_text(space: Space, variant: str) -> str:
-    """Return a variant's matching range as people write it: 0–15→20, or 10–50 if it does not grow."""
-    point = space.resolve({"variant": variant, "repeat": 0})
-    growth = "" if point["T"] == point["T_plus"] else f"→{point['T_plus']}"
-    return f"{point['T_minus']}–{point['T']}{growth}"
+def range_text(settings: Mapping[str, Any]) -> str:
+    """Return the matching range of resolved settings as people write it: 0–15→20, or 10–50 if it does not grow."""
+    growth = "" if settings["T"] == settings["T_plus"] else f"→{settings['T_plus']}"
+    return f"{settings['T_minus']}–{settings['T']}{growth}"
+
+
+def variant_range(space: Space, variant: str) -> str:
+    """Return the matching range of a study's variant as people write it."""
+    return range_text(space.resolve({"variant": variant, "repeat": 0}))

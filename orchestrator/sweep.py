@@ -38,6 +38,16 @@ _WITH_RESUME = {
 @preset_option
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Number of trials; default: the space's.")
 @click.option(
+    "--final-seeds",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Fresh distillations of the winner's and the reference's settings in the finals; default: the space's.",
+)
+@click.option(
+    "--networks", type=click.IntRange(min=2), metavar="K", help="Networks that the finals train on each set; "
+    "default: the space's.",
+)  # fmt: skip
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of search and distillation."
 )
 @click.option(
@@ -65,6 +75,8 @@ def main(
     space_name: str | None,
     experts: int | None,
     trials: int | None,
+    final_seeds: int | None,
+    networks: int | None,
     seed: int,
     workdir: str,
     name: str | None,
@@ -94,7 +106,10 @@ def main(
     elif space_name is None:
         raise UserError("a sweep needs --space NAME, or --resume SWEEP to go on with one")
     else:
-        space = load_space(space_name, overrides, preset, expert_count=experts, trials=trials)
+        space = load_space(
+            space_name, overrides, preset,
+            expert_count=experts, trials=trials, final_seeds=final_seeds, final_networks=networks,
+        )  # fmt: skip
         settings = SweepSettings(
             space=space,
             name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",

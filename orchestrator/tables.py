@@ -4,18 +4,21 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.study import range_text
+from orchestrator.study import variant_range
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
 
 __all__ = [
     "FINAL_NAMES",
+    "REPEATS_HEADINGS",
     "STUDY_HEADINGS",
     "difference_parts",
     "finals_table",
     "markdown_table",
     "mean_std",
     "number_text",
+    "repeats_cells",
+    "repeats_table",
     "result_table",
     "study_cells",
     "study_figure_table",
@@ -35,12 +38,13 @@ STUDY_HEADINGS = {
     "macro_f1": "macro-F1",
     "macro_recall": "macro-recall",
 }
+REPEATS_HEADINGS = ["settings of", *STUDY_HEADINGS.values(), "n"]
 
 
 def result_table(result: dict[str, Any]) -> Table:
     """Return the finals as a table for the terminal."""
     networks = next(iter(result["finals"].values()))["accuracy"]["n"]
-    table = Table(title=f"Test split, mean ± std over {networks} networks", title_justify="left")
+    table = Table(title=f"Test split: the search's sets, mean ± std over {networks} networks", title_justify="left")
     table.add_column("trained on")
     for heading in ("accuracy", "macro-F1", "macro-recall"):
         table.add_column(heading, justify="right")
@@ -48,6 +52,27 @@ def result_table(result: dict[str, Any]) -> Table:
         cells = [mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
         table.add_row(FINAL_NAMES[name], *cells)
     return table
+
+
+def repeats_table(repeats: dict[str, Any], networks: int) -> Table:
+    """Return a search's settings distilled again as a table for the terminal."""
+    title = f"Distilled again with fresh seeds, mean ± std over distillations of {networks} networks each"
+    table = Table(title=title, title_justify="left")
+    for heading in REPEATS_HEADINGS:
+        table.add_column(heading, justify="left" if heading == REPEATS_HEADINGS[0] else "right")
+    for cells in repeats_cells(repeats):
+        table.add_row(*cells)
+    return table
+
+
+def repeats_cells(repeats: dict[str, Any]) -> list[list[str]]:
+    """Return whose settings were distilled again, summaries and n, a list each; see REPEATS_HEADINGS."""
+    rows = []
+    for name, variant in repeats["variants"].items():
+        summaries = [variant[metric] for metric in STUDY_HEADINGS]
+        figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
+        rows.append([FINAL_NAMES[name], *figures, str(summaries[0]["n"] if summaries[0] else 0)])
+    return rows
 
 
 def study_table(study: dict[str, Any], space: Space) -> Table:
@@ -85,7 +110,7 @@ def study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
         summaries = [variant[metric] for metric in STUDY_HEADINGS]
         figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
         count = str(summaries[0]["n"]) if summaries[0] else "0"
-        rows.append([name, range_text(space, name), *figures, count])
+        rows.append([name, variant_range(space, name), *figures, count])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What a sweep tells MLflow: one experiment a space, one parent run a sweep, one child run a trial. RAY.md, "MLflow".
+"""What a sweep tells MLflow: an experiment a space, a parent run a sweep, child runs for experts, trials and finals.
 
 Only the opening of a sweep asks MLflow itself, so that a wrong address is refused at once. Everything else goes into
 the sweep's journal, from where it is sent: a server that is away neither stops nor delays a sweep.
@@ -6,38 +6,44 @@ the sweep's journal, from where it is sent: a server that is away neither stops 
 
 import json
 import logging
-import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.delivery import FILE, PARAMS, RUN, STATUS, TAGS, MlflowService, Part, in_parts
+from orchestrator.delivery import INPUT, RUN, STATUS, TAGS, MlflowService, Part
 from orchestrator.errors import ClusterError
-from orchestrator.journal import METRICS, Journal, RunState
+from orchestrator.experts import ExpertSummary
+from orchestrator.inputs import Inputs
+from orchestrator.journal import Journal, RunState
+from orchestrator.mlflow_datasets import real_dataset, synthetic_dataset
+from orchestrator.mlflow_entries import (
+    expert_figures,
+    file_entries,
+    final_figures,
+    metric_entries,
+    now_ms,
+    param_entries,
+)
+from orchestrator.mlflow_result import describe, result_metrics
 from orchestrator.searcher import METRIC
 from orchestrator.sender import Refused, Sender, Unavailable
-from orchestrator.settings import Workdir
+from orchestrator.served_model import model_tags
+from orchestrator.settings import FINALS, SEARCH, SweepSettings, Workdir
 from orchestrator.trials import TrialRecord
+from trainables.evaluation import Metrics
 
-__all__ = [
-    "FLUSH_S",
-    "LOCAL_SERVER",
-    "RUNNING",
-    "SweepRun",
-    "compare_url",
-    "open_sweep_run",
-    "reopen_sweep_run",
-]
+__all__ = ["FLUSH_S", "LOCAL_SERVER", "RUNNING", "SweepRun", "compare_url", "open_sweep_run", "reopen_sweep_run"]
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `python -m orchestrator.ui` serves the embedded database."""
 FLUSH_S = 60.0
 """How long the end of a sweep waits for MLflow."""
 
-_PARENT = "sweep"  # the parent run's name in the journal; a child's is its trial's
+_PARENT, _EXPERTS = "sweep", "experts"  # names of runs in the journal; a trial's is the trial's own
+_RECIPE = ("expert_", "sam_", "gsam_", "net_", "horizon_", "augmentation", "zca", "classes", "validation_share")
+"""How the names of those settings begin that shape an expert."""
 RUNNING, _CUT_OFF = "running", "cut off"
 _STATUS = {RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", _CUT_OFF: "KILLED", "failed": "FAILED"}
 """MLflow's word for what has become of a trial; those of a TrialRecord are tagged too."""
@@ -55,25 +61,65 @@ class SweepRun:
         self.run_id: str = journal.runs()[_PARENT].run_id or ""
         self._sender = Sender(journal, f"MLflow at {service.uri}", partial(service.deliver, journal))
 
-    def log_losses(self, losses: Sequence[float]) -> None:
-        """Log the experts' mean training loss, a step an epoch; once in a sweep."""
-        now = _now()
-        rows = [("expert_training_loss", loss, now, epoch + 1) for epoch, loss in enumerate(losses)]
-        self.journal.add(_PARENT, *_metrics(rows), once="losses")
+    def log_dataset(self, inputs: Inputs) -> None:
+        """Log the dataset that is distilled as an input of the sweep; once in a sweep."""
+        self.journal.add(_PARENT, (INPUT, real_dataset(inputs.dataset, inputs.file)), once="dataset")
 
-    def log_result(self, result: Mapping[str, Any], folder: Path) -> None:
-        """Log a sweep's result: its figures, its files, report.md as the description; once in a sweep."""
-        now = _now()
-        files = [place for label, place in result["files"].items() if label != "challenge"]  # the images once
-        places: list[tuple[str, str | None]] = [(name, None) for name in ("result.json", "settings.json", *files)]
-        places += [(f"figures/{figure.name}", "figures") for figure in sorted((folder / "figures").iterdir())]
+    def log_experts(self, experts: ExpertSummary, inputs: Inputs) -> None:
+        """Log the experts in a run of their own: recipe, and mean training loss, a step an epoch; once in a sweep."""
+        params = {key: value for key, value in inputs.settings.fixed.items() if key.startswith(_RECIPE)}
+        params |= {"dataset": inputs.dataset.name, "dataset_digest": inputs.dataset.digest}
+        run = self._run(
+            _EXPERTS, {"mdatm.stage": _EXPERTS}, {"mdatm.store": inputs.store.shared.place("").rstrip("/")},
+            start_time=now_ms() - int(1000 * experts.seconds),
+        )  # fmt: skip
+        self._add_ended(_EXPERTS, run, {**params, "store": inputs.store.address}, expert_figures(experts))
+
+    def log_finals(self, measured: Mapping[str, Sequence[Metrics]]) -> None:
+        """Log what networks reached on the test split, a step a network; once in a sweep.
+
+        Args:
+            measured: By the name of a trial, into whose run it goes; or of a baseline, which gets a run of its own.
+        """
+        for name, networks in measured.items():
+            if self.journal.run(name) is not None:
+                self.journal.add(name, *metric_entries(final_figures(networks)), once=f"finals {name}")
+            else:
+                called, identity = f"{FINALS}-{name}", {"mdatm.stage": FINALS, "mdatm.baseline": name}
+                run = self._run(called, identity, {}, start_time=now_ms())
+                self._add_ended(called, run, {}, final_figures(networks))
+
+    def log_result(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
+        """Log a sweep's result: metrics, files, the synthetic set as a dataset, the description; once in a sweep.
+
+        Args:
+            result: What result.json holds.
+            settings: The sweep's; the files are in its folder.
+        """
+        folder, files = settings.folder, result["files"]
+        tags = {"mlflow.note.content": describe(result, settings)}
+        if "model" in files:
+            tags |= model_tags(folder, files["model"], self.run_id)
+        places = ["result.json", "settings.json", "figures"]
+        places += [place for label, place in files.items() if label != "challenge"]  # the images once
         self.journal.add(
             _PARENT,
-            *_metrics((name, value, now, 0) for name, value in _figures(result).items()),
-            (TAGS, {"mlflow.note.content": (folder / "report.md").read_text()}),
-            *((FILE, {"path": path, "folder": under}) for path, under in places),
+            *metric_entries((name, value, 0) for name, value in result_metrics(result).items()),
+            (TAGS, tags),
+            (INPUT, synthetic_dataset(folder / files["synthetic"], self.run_id)),
+            *(entry for place in places for entry in file_entries(folder, place)),
             once="result",
         )
+
+    @property
+    def system_steps(self) -> int:
+        """Number of rows of system metrics so far, those of earlier drivers among them."""
+        known = self.journal.run(_PARENT)
+        return known.iteration + 1 if known else 0
+
+    def add_system_metrics(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log a row of what the machine does."""
+        self.add_rung(_PARENT, step, {f"system/{name}": value for name, value in figures.items()})
 
     def close_trials(self, records: Iterable[TrialRecord]) -> None:
         """Close the runs of trials that have ended, as far as they are not, and tell what the journal does not know.
@@ -82,7 +128,7 @@ class SweepRun:
         study; of what it lacks the study has settings and accuracies.
         """
         for record in records:
-            known = self.open_trial(record.name, {**record.settings, "trial_number": record.number})
+            known = self.open_trial(record.name, {**record.settings, "trial_number": record.number}, record.stage)
             for iteration, accuracy in record.rungs.items():
                 if iteration > known.iteration:
                     self.add_rung(record.name, iteration, {METRIC: accuracy})
@@ -91,9 +137,8 @@ class SweepRun:
 
     def add_rung(self, name: str, iteration: int, figures: Mapping[str, float], *more: Part) -> None:
         """Log what a trial's rung came to under its iteration, and more with it: all of it, or all once more."""
-        now = _now()
-        rows = [(key, float(value), now, iteration) for key, value in figures.items()]
-        self.journal.add(name, *_metrics(rows), *more, iteration=iteration)
+        rows = metric_entries((key, value, iteration) for key, value in figures.items())
+        self.journal.add(name, *rows, *more, iteration=iteration)
 
     def set_outcome(self, name: str, outcome: str, reason: str = "") -> None:
         """Log what has become of a trial, unless that is known: RUNNING, or a TrialRecord's status and reason."""
@@ -103,19 +148,12 @@ class SweepRun:
             tags["mdatm.reason"] = reason
         _set_status(self.journal, name, _STATUS[outcome], outcome, *([(TAGS, tags)] if tags else []))
 
-    def open_trial(self, name: str, config: Mapping[str, Any]) -> RunState:
+    def open_trial(self, name: str, config: Mapping[str, Any], stage: str = SEARCH) -> RunState:
         """Make sure of a trial's run, and return what the journal knows of it."""
         known = self.journal.run(name)
         if known is None:
-            run = {
-                "experiment_id": self.experiment_id,
-                "name": name,
-                "start_time": _now(),
-                "identity": {"mlflow.parentRunId": self.run_id, "mdatm.trial": name},
-                "tags": {},
-            }
-            params = in_parts(PARAMS, {key: str(value) for key, value in config.items()})
-            self.journal.add(name, (RUN, run), *params, status=RUNNING)
+            run = self._run(name, {"mdatm.trial": name}, {"mdatm.stage": stage}, start_time=now_ms())
+            self.journal.add(name, run, *param_entries(config), status=RUNNING)
             known = self.journal.run(name)
         assert known is not None, "it has just been added"
         return known
@@ -143,9 +181,23 @@ class SweepRun:
         return backlog.waiting
 
     def trial_runs(self) -> dict[str, str]:
-        """Return the run ids of the sweep's trials by trial name, of those that MLflow has taken already."""
+        """Return the run ids of the search's trials by trial name, of those that MLflow has taken already."""
         runs = self.journal.runs().items()
-        return {name: run.run_id for name, run in runs if run.run_id is not None and name != _PARENT}
+        return {name: run.run_id for name, run in runs if run.run_id is not None and name.startswith(f"{SEARCH}-")}
+
+    def _run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str], start_time: int) -> Part:
+        """Return the entry that makes a child run, or finds the one that has these tags as its identity."""
+        identity = {"mlflow.parentRunId": self.run_id, **identity}
+        run = {"experiment_id": self.experiment_id, "name": name, "start_time": start_time}
+        return RUN, {**run, "identity": identity, "tags": dict(tags)}
+
+    def _add_ended(
+        self, name: str, run: Part, params: Mapping[str, Any], figures: Iterable[tuple[str, float, int]]
+    ) -> None:
+        """Log a whole child run, from its beginning to its end; once in a sweep."""
+        end = (STATUS, {"status": "FINISHED", "time": now_ms()})
+        entries = (run, *param_entries(params), *metric_entries(figures), end)
+        self.journal.add(name, *entries, status="finished", once=name)
 
 
 def open_sweep_run(
@@ -173,7 +225,7 @@ def open_sweep_run(
             _open_parent(service, journal, experiment_id, space, sweep)
     except (Refused, Unavailable) as error:
         raise ClusterError(f"MLflow at {service.uri} does not work ({error}); check --tracking-uri") from error
-    journal.add(_PARENT, *in_parts(PARAMS, {key: str(value) for key, value in params.items()}), once="params")
+    journal.add(_PARENT, *param_entries(params), once="params")
     _set_status(journal, _PARENT, "RUNNING")
     return SweepRun(service, journal)
 
@@ -225,7 +277,7 @@ def _open_parent(service: MlflowService, journal: Journal, experiment_id: str, s
     run_id = service.find_or_create_run(
         experiment_id,
         sweep,
-        _now(),
+        now_ms(),
         identity={"mdatm.journal": journal.recall("id")},
         tags={"mdatm.sweep": sweep, "mdatm.space": space},
     )
@@ -238,33 +290,4 @@ def _set_status(journal: Journal, name: str, status: str, known_as: str | None =
     """Journal a run's status, and something before it, unless the journal knows it as that already."""
     known, known_as = journal.run(name), known_as or status
     if known is None or known.status != known_as:
-        journal.add(name, *before, (STATUS, {"status": status, "time": _now()}), status=known_as)
-
-
-def _metrics(rows: Iterable[tuple[str, float, int, int]]) -> Iterable[Part]:
-    """Return the entries of metrics: key, value, milliseconds and step. What is no number is not logged."""
-    return in_parts(METRICS, [row for row in rows if math.isfinite(row[1])])
-
-
-def _figures(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a sweep's result."""
-    figures = {
-        f"{name}_{metric}": summary["mean"]
-        for name, summaries in result["finals"].items()
-        for metric, summary in summaries.items()
-    }
-    figures |= {
-        f"study_{variant}_{metric}": summary["mean"]
-        for variant, summaries in result.get("study", {"variants": {}})["variants"].items()
-        for metric, summary in summaries.items()
-        if metric != "settings" and summary is not None
-    }
-    figures["best_validation_accuracy"] = result["best"]["validation_accuracy"]
-    figures |= {f"trials_{status}": count for status, count in result["trials"].items()}
-    figures |= {f"seconds_{stage}": seconds for stage, seconds in result["seconds"].items()}
-    return figures
-
-
-def _now() -> int:
-    """Return the time in MLflow's milliseconds."""
-    return int(time.time() * 1000)
+        journal.add(name, *before, (STATUS, {"status": status, "time": now_ms()}), status=known_as)

@@ -10,6 +10,7 @@ from orchestrator.delivery import Part
 from orchestrator.figures import draw_set
 from orchestrator.search import error_line
 from orchestrator.searcher import METRIC, ended_as_planned
+from orchestrator.settings import SEARCH
 from orchestrator.tracking import RUNNING, SweepRun
 from orchestrator.trials import images_of, trial_name
 from trainables.checkpoints import checkpoint_place, read_checkpoint
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 _LOGGED = (
     METRIC, "matching_loss", "alpha", "skip_rate", "not_finite_rate", "floor_rate", "label_inconsistency",
     "micro_batch_images",
-    "image_displacement", "upper_bound_epochs", "seconds_per_iteration",
+    "image_displacement", "upper_bound_epochs", "seconds_per_iteration", "trial_seconds", "peak_memory_mib",
+    "resident_memory_mib",
 )  # fmt: skip
 
 
@@ -32,7 +34,9 @@ class TrackingCallback(tune.Callback):
     Ray's own callback logs metric by metric and leaves a second run behind after a restore.
     """
 
-    def __init__(self, run: SweepRun, dataset: ImageDataset, iterations: int, checkpoints: str) -> None:
+    def __init__(
+        self, run: SweepRun, dataset: ImageDataset, iterations: int, checkpoints: str, *, stage: str = SEARCH
+    ) -> None:
         """Track under a parent run.
 
         Args:
@@ -40,12 +44,14 @@ class TrackingCallback(tune.Callback):
             dataset: Tells how to show its images.
             iterations: Of a trial that finishes.
             checkpoints: Folder or URI of the trials' checkpoints.
+            stage: The stage that the trials are of.
         """
         self._run = run
         self._journal = run.journal
         self._dataset = dataset
         self._iterations = iterations
         self._checkpoints = checkpoints
+        self._stage = stage
         self._said_no_picture = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,15 +88,18 @@ class TrackingCallback(tune.Callback):
 
     def _open(self, trial: Any) -> str:
         """Make sure of a trial's run, and that it is said to be running; return its name."""
-        name = trial_name(trial.config["trial_number"])
-        self._run.open_trial(name, trial.config)
+        name = self._name(trial)
+        self._run.open_trial(name, trial.config, self._stage)
         self._run.set_outcome(name, RUNNING)
         return name
 
     def _close(self, trial: Any, outcome: str, reason: str = "") -> None:
-        name = trial_name(trial.config["trial_number"])
-        self._run.open_trial(name, trial.config)
+        name = self._name(trial)
+        self._run.open_trial(name, trial.config, self._stage)
         self._run.set_outcome(name, outcome, reason)
+
+    def _name(self, trial: Any) -> str:
+        return trial_name(trial.config["trial_number"], self._stage)
 
     def _draw(self, name: str, number: int, iteration: int) -> list[Part]:
         """Draw the synthetic images of a trial's checkpoint, if there is one of that iteration."""

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.settings import SEARCH
 from trainables.files import write_atomically
 
 __all__ = ["TrialRecord", "best_trial", "images_of", "ranked", "read_parquet", "trial_name", "write_parquet"]
@@ -15,9 +16,9 @@ __all__ = ["TrialRecord", "best_trial", "images_of", "ranked", "read_parquet", "
 _RUNG, _LAST = "validation_accuracy_", "_last"  # in names of columns
 
 
-def trial_name(number: int) -> str:
-    """Return the name by which people see a trial; trial-000 is the reference setting."""
-    return f"trial-{number:03d}"
+def trial_name(number: int, stage: str = SEARCH) -> str:
+    """Return the name by which people see a trial of a stage; the search's trial-000 is the reference setting."""
+    return f"{stage}-{number:03d}"
 
 
 def images_of(state: Mapping[str, Any]) -> Any:
@@ -42,11 +43,12 @@ class TrialRecord:
     """Why it ended; empty if it finished."""
     measures: dict[str, float] = field(default_factory=dict)
     """What else the last rung came to: `searcher.MEASURES`, as far as it was reported."""
+    stage: str = SEARCH
 
     @property
     def name(self) -> str:
         """The trial's name."""
-        return trial_name(self.number)
+        return trial_name(self.number, self.stage)
 
     @property
     def iterations(self) -> int:

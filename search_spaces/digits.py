@@ -18,7 +18,7 @@ SPACE = Space(
         "interval": Fixed(25, source=OURS),
         "lr_pixel": Real(3.0, 100.0, first=30.0, log=True, source=OURS),
         "lr_alpha": Real(1e-6, 1e-3, first=1e-5, log=True, source=OURS),
-        "alpha_init": Fixed(0.05, source="N·α then goes about as far as M expert epochs"),
+        "alpha_init": Real(0.01, 0.1, first=0.05, log=True, source="N·α goes about as far as M expert epochs"),
         "batch_syn": Fixed(10, source=OURS),
         "ipc": Fixed(1, source=OURS),
         "iterations": Fixed(150, source=OURS),

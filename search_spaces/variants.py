@@ -11,7 +11,7 @@ __all__ = ["FOLLOWING", "Variants", "check_variants", "complete_study"]
 Variants = Mapping[str, Mapping[str, Value]]
 """What each variant sets of the searchable keys, by its name."""
 
-FOLLOWING = ("trials", "first_rung_iterations")
+FOLLOWING = ("trials", "first_rung_iterations", "final_seeds")
 """Keys that follow from others in a study, and are refused at any other value."""
 
 
@@ -60,6 +60,7 @@ def complete_study(parameters: Mapping[str, Dimension], variants: Variants) -> d
     follows = {
         "trials": (len(variants) * repeats, f"{len(variants)} variants × {repeats} repeats"),
         "first_rung_iterations": (_value(complete, "iterations"), "iterations: no trial of a study is stopped early"),
+        "final_seeds": (0, "the repeats have seeds of their own"),
     }
     for name, (value, reason) in follows.items():
         complete.setdefault(name, Fixed(value, source=reason))

@@ -170,6 +170,8 @@ _KEYS = (
     _fixed("validation_epochs", int, _AT_LEAST_1, "the same for the search's objective", "ours"),
     _fixed("validation_networks", int, _AT_LEAST_1, "networks a value of the search's objective", "DATM, METHOD §2", 1),
     _fixed("final_networks", int, _AT_LEAST_2, "networks an entry of the finals", "METHOD §7", 5),
+    _fixed("final_seeds", int, _AT_LEAST_0, "distillations, each with a seed of its own, of the winner's and of the "
+           "reference's settings in the finals; 0: none but the search's; a study has its repeats", "METHOD §7", 3),
     _fixed("full_data_epochs", int, _AT_LEAST_1, "epochs on the full training set in the finals", "ours"),
     # Search or study
     _fixed("repeats", int, _AT_LEAST_1, "distillations of each variant of a study, each with its own seed",

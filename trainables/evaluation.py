@@ -9,6 +9,7 @@ Shape legend: K networks, n training images, B images of a batch, m test images,
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +28,7 @@ __all__ = [
     "evaluate_networks",
     "learning_rate",
     "measure",
+    "measure_network",
     "predict",
     "predict_logits",
     "train_network",
@@ -44,9 +46,38 @@ ImagesAt = Callable[[Tensor], Tensor]
 class Metrics:
     """How a trained network does on real images; every figure is a fraction in [0, 1]."""
 
-    accuracy: float
-    macro_f1: float
-    macro_recall: float
+    confusion: tuple[tuple[int, ...], ...]
+    """Number of images by actual class (row) and predicted class (column)."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are predicted as what they are."""
+        return float(self._hits.sum() / self._counts.sum())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the classes' F1; one that is never predicted has 0, as scikit-learn's `zero_division=0` has it."""
+        return float((2 * self._hits / (self._counts.sum(0) + self._counts.sum(1)).clip(1))[self._present].mean())
+
+    @property
+    def macro_recall(self) -> float:
+        """Mean of the classes' recall."""
+        return float((self._hits / self._counts.sum(1).clip(1))[self._present].mean())
+
+    @property
+    def _counts(self) -> np.ndarray:
+        return np.asarray(self.confusion)
+
+    @property
+    def _hits(self) -> np.ndarray:
+        hits: np.ndarray = np.diagonal(self._counts)
+        return hits
+
+    @property
+    def _present(self) -> np.ndarray:
+        """Classes that occur or are predicted."""
+        present: np.ndarray = (self._counts.sum(0) + self._counts.sum(1)) > 0
+        return present
 
 
 @dataclass(frozen=True)
@@ -196,7 +227,6 @@ def evaluate_networks(
     with the number of epochs done, of all networks together.
     """
     groups = [list(seeds)] if _pays_side_by_side(labels.device) else [[seed] for seed in seeds]
-    actual = dataset.labels(split)
     metrics: list[Metrics] = []
     for group in groups:
         before = len(metrics) * protocol.epochs
@@ -208,12 +238,15 @@ def evaluate_networks(
         thetas = train_networks(
             network, images, labels, protocol=protocol, augmentation=augmentation, seeds=group, progress=show
         )
-        for theta in thetas:
-            predicted = predict(
-                network, theta, lambda index: dataset.normalized(split, index).to(labels.device), len(actual)
-            )
-            metrics.append(measure(predicted, actual))
+        metrics += [measure_network(network, theta, dataset, split) for theta in thetas]
     return metrics
+
+
+def measure_network(network: ConvNet, theta: Tensor, dataset: ImageDataset, split: str) -> Metrics:
+    """Return how a network with trained parameters float32 [P] does on a split of a dataset; on theta's device."""
+    actual = dataset.labels(split)
+    predicted = predict(network, theta, lambda index: dataset.normalized(split, index).to(theta.device), len(actual))
+    return measure(predicted, actual, dataset.classes)
 
 
 def _pays_side_by_side(device: torch.device) -> bool:
@@ -238,15 +271,7 @@ def evaluate(
     return metrics
 
 
-def measure(predicted: Tensor, labels: Tensor) -> Metrics:
-    """Return accuracy, macro-F1 and macro-recall of predictions int64 [m] against labels int64 [m].
-
-    A class that is never predicted counts with F1 = 0, as scikit-learn's `zero_division=0` has it.
-    """
-    classes = int(max(predicted.max(), labels.max())) + 1
-    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes).double()
-    hits, actual, claimed = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
-    present = (actual + claimed) > 0
-    recall = (hits / actual.clamp_min(1))[present]
-    f1 = (2 * hits / (actual + claimed).clamp_min(1))[present]
-    return Metrics(float(hits.sum() / len(labels)), float(f1.mean()), float(recall.mean()))
+def measure(predicted: Tensor, labels: Tensor, classes: int) -> Metrics:
+    """Return how predictions int64 [m] do against labels int64 [m], both in [0, classes)."""
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
+    return Metrics(tuple(tuple(row) for row in confusion.tolist()))

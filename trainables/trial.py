@@ -93,6 +93,8 @@ class DistillationTrial(tune.Trainable):
             for within in (False, True)
         )
         self._settings = dict(config)
+        if self._bench.work.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # else it would be that of all trials of this process
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self._pace = WritingPace()
         self._done, self._unconfirmed, self._fault = [], None, None
@@ -193,8 +195,20 @@ class DistillationTrial(tune.Trainable):
             "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
             "seconds_per_iteration": sum(each.seconds for each in done) / count,
             "trial_seconds": self._seconds,
+            **self._memory(),
             "done": distiller.iteration >= config.iterations,
         }
+
+    def _memory(self) -> dict[str, float]:
+        """Return the trial's memory in MiB: on a GPU the most that its tensors took since it began in this process.
+
+        On a CPU it is what the process holds now: having run other trials before, it knows no peak of this one.
+        """
+        if self._bench.work.device == "cuda":
+            return {"peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20}
+        import psutil  # only here: a GPU machine may have torch and nothing else
+
+        return {"resident_memory_mib": psutil.Process().memory_info().rss / 2**20}
 
     def _last_words(self) -> dict[str, Any]:
         """Return what a last result holds that is no rung's."""

@@ -20,7 +20,7 @@ SMALL = (
     "--space", "digits", "--trials", "4", "--experts", "2", "--concurrent", "1",
     "--set", "iterations=20", "--set", "validation_every_iterations=5", "--set", "first_rung_iterations=5",
     "--set", "validation_epochs=30", "--set", "validation_networks=1", "--set", "protocol_epochs=60",
-    "--set", "full_data_epochs=2", "--set", "final_networks=2",
+    "--set", "full_data_epochs=2", "--networks", "2", "--final-seeds", "0",
 )  # fmt: skip
 
 
@@ -91,5 +91,5 @@ def first(workdir: Path) -> Sweep:
 
 @pytest.fixture(scope="session")
 def second(first: Sweep) -> Sweep:
-    """The same sweep again, in the same workdir."""
-    return run_sweep(first.workdir, "second")
+    """The same sweep again, in the same workdir; its finals distil too."""
+    return run_sweep(first.workdir, "second", "--final-seeds", "2")

@@ -38,15 +38,25 @@ def test_a_winner_that_is_the_reference_itself_is_not_compared_with_it() -> None
 def test_repeats_pair_by_their_seed_and_not_by_their_place() -> None:
     early = dict(enumerate(SIX))
     late = {repeat: early[repeat] - 0.1 * (repeat + 1) for repeat in reversed(early)}
-    (record,) = compare_variants([*rows("early", early), *rows("late", late)])
+    (record,) = compare_variants([*rows("early", early), *rows("late", late)], {})
     expected = compare(SIX, [late[repeat] for repeat in range(6)], paired=True)
     assert (record["p"], record["effect_size"]) == (expected.p, expected.effect_size)
 
 
 def test_repeats_of_which_one_is_missing_do_not_pair() -> None:
     early, late = dict(enumerate(SIX)), dict.fromkeys(range(1, 7), 0.5)
-    (record,) = compare_variants([*rows("early", early), *rows("late", late)])
+    (record,) = compare_variants([*rows("early", early), *rows("late", late)], {})
     assert record["test"] == "Welch" and "no seeds pair" in record["note"]
+
+
+def test_the_first_variant_is_compared_with_baselines_too_and_nothing_of_theirs_pairs() -> None:
+    winner, paper = dict(enumerate(SIX)), dict.fromkeys(range(6), 0.5)
+    baselines = finals(random_real=[value - 0.2 for value in SIX])  # as many as repeats, and yet none of their seeds
+    records = compare_variants([*rows("winner", winner), *rows("paper_setting", paper)], baselines)
+    assert [(record["a"], record["b"]) for record in records] == [
+        ("winner", "paper_setting"), ("winner", "random_real")
+    ]  # fmt: skip
+    assert records[0]["test"] == "paired permutation" and records[1]["test"] == "Welch"
 
 
 def test_the_report_says_the_test_and_why_or_why_none() -> None:

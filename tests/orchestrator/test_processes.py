@@ -85,7 +85,7 @@ def test_a_sweep_in_which_every_trial_diverges_says_why(first: Sweep) -> None:
     result = json.loads((first.workdir / "sweeps" / "diverged" / "result.json").read_text())
     assert result["status"] == "failed" and result["trials"] == {"finished": 0, "pruned": 0, "failed": 2}
     client = MlflowClient(result["mlflow"]["tracking_uri"])
-    query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}'"
+    query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}' and tags.`mdatm.stage` = 'trial'"
     children = client.search_runs([result["mlflow"]["experiment_id"]], query)
     assert [child.info.status for child in children] == ["FAILED", "FAILED"]
     assert all("no finite update" in child.data.tags["mdatm.reason"] for child in children)
@@ -177,7 +177,7 @@ def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_s
         place = json.loads((first.workdir / "sweeps" / "remote" / "result.json").read_text())["mlflow"]
         assert place["compare_url"].startswith(f"{address}/#/compare-runs")
         client = MlflowClient(address)
-        query = f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}'"
+        query = f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}' and tags.`mdatm.stage` = 'trial'"
         children = client.search_runs([place["experiment_id"]], query)
         assert len(children) == 2
         for child in children:

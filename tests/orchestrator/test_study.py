@@ -13,10 +13,10 @@ from PIL import Image
 
 from orchestrator.cli import load_space
 from orchestrator.figures import draw_study
-from orchestrator.finals import name_finals
-from orchestrator.study import range_text, study_rows, summarize_study, write_study
+from orchestrator.finals import name_finals, write_finals
+from orchestrator.study import study_rows, summarize_study, variant_range, write_study
 from orchestrator.tables import study_figure_table, study_table
-from orchestrator.trials import TrialRecord, images_of
+from orchestrator.trials import TrialRecord, images_of, trial_name
 from search_spaces import Space, load
 from tests.orchestrator.conftest import SMALL, Sweep, run
 from trainables.evaluation import Metrics
@@ -31,15 +31,18 @@ def record(number: int, status: str = "finished", last: float = 0.5) -> TrialRec
 
 
 def networks(*accuracies: float) -> list[Metrics]:
-    return [Metrics(accuracy, accuracy / 2, accuracy / 4) for accuracy in accuracies]
+    """All ten images are of one class; what is not predicted so is predicted as another, which so has a recall of 0."""
+    hits = [round(10 * accuracy) for accuracy in accuracies]
+    return [Metrics(((each, 10 - each), (0, 0))) for each in hits]
 
 
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     """Points: early 0, medium 0, late 0, early 1, medium 1, late 1; late never got to its end."""
     records = [record(0, last=0.8), record(1), record(2, "failed"), record(3, last=0.6), record(4), record(5, "pruned")]
-    measured = {0: networks(0.9, 0.7), 1: networks(0.5, 0.5), 3: networks(0.6, 0.6), 4: networks(0.3, 0.5)}
-    return study_rows(SPACE, records, {**measured, 5: networks(1.0, 1.0), "full_data": networks(1.0, 1.0)})
+    values = {0: (0.9, 0.7), 1: (0.5, 0.5), 3: (0.6, 0.6), 4: (0.3, 0.5), 5: (1.0, 1.0)}
+    measured = {trial_name(number): networks(*each) for number, each in values.items()}
+    return study_rows(SPACE, records, {**measured, "full_data": networks(1.0, 1.0)})
 
 
 def _summaries(study: dict[str, Any]) -> list[dict[str, Any]]:
@@ -55,7 +58,7 @@ class TestSummaries:
             ("early", 0, "trial-000"), ("medium", 0, "trial-001"), ("early", 1, "trial-003"),
             ("medium", 1, "trial-004"),
         ]  # fmt: skip
-        assert rows[0]["accuracy"] == pytest.approx(0.8) and rows[0]["macro_f1"] == pytest.approx(0.4)
+        assert rows[0]["accuracy"] == pytest.approx(0.8) and rows[0]["macro_recall"] == pytest.approx(0.4)
         assert (rows[0]["T_minus"], rows[0]["T"], rows[0]["T_plus"], rows[0]["networks"]) == (0, 6, 8, 2)
 
     def test_n_counts_repeats_and_std_is_theirs(self, rows: Any) -> None:
@@ -66,7 +69,7 @@ class TestSummaries:
         assert early["accuracy"]["std"] == pytest.approx(0.2 / np.sqrt(2))
         assert early["validation_accuracy"]["values"] == [0.8, 0.6]
         assert early["settings"] == {"T_minus": 0, "T_width": 6, "T_growth": 2}
-        assert variants["medium"]["macro_recall"]["mean"] == pytest.approx((0.5 + 0.4) / 2 / 4)
+        assert variants["medium"]["macro_recall"]["mean"] == pytest.approx((0.5 + 0.4) / 2 / 2)
 
     def test_a_variant_without_a_repeat_has_no_summary(self, rows: Any, tmp_path: Path) -> None:
         study = summarize_study(SPACE, rows)
@@ -92,19 +95,27 @@ class TestSummaries:
         assert pq.read_table(tmp_path / "study.parquet").to_pylist() == rows
 
     def test_ranges_are_written_as_papers_do(self) -> None:
-        assert [range_text(SPACE, variant) for variant in SPACE.variants] == ["0–6→8", "8–14→16", "16–21→23"]
-        assert range_text(load("ti_ablation"), "datm") == "10–50"
+        assert [variant_range(SPACE, variant) for variant in SPACE.variants] == ["0–6→8", "8–14→16", "16–21→23"]
+        assert variant_range(load("ti_ablation"), "datm") == "10–50"
 
 
 class TestFinals:
     def test_names_point_at_trials_and_a_trial_without_a_set_has_no_entry(self) -> None:
-        measured = {3: networks(0.9, 0.7), "random_real": networks(0.2, 0.2), "full_data": networks(1.0, 1.0)}
-        finals = name_finals(measured, 3, 0)
+        measured = {"trial-003": networks(0.9, 0.7), "random_real": networks(0.2), "full_data": networks(1.0)}
+        finals = name_finals(measured, "trial-003", "trial-000")
         assert list(finals) == ["winner", "random_real", "full_data"]
         assert finals["winner"]["accuracy"]["values"] == [0.9, 0.7]
-        measured[0] = networks(0.5, 0.5)
-        assert list(name_finals(measured, 3, 0)) == ["winner", "paper_setting", "random_real", "full_data"]
-        assert name_finals(measured, 0, 0)["winner"] == name_finals(measured, 3, 0)["paper_setting"]
+        measured["trial-000"] = networks(0.5, 0.5)
+        both = name_finals(measured, "trial-003", "trial-000")
+        assert list(both) == ["winner", "paper_setting", "random_real", "full_data"]
+        assert name_finals(measured, "trial-000", "trial-000")["winner"] == both["paper_setting"]
+
+    def test_the_file_has_every_network_and_the_classes_names(self, tmp_path: Path) -> None:
+        write_finals(tmp_path / "finals.parquet", {"trial-003": networks(0.9, 0.7)}, ["cat", "dog"])
+        table = pq.read_table(tmp_path / "finals.parquet")
+        assert table.column("confusion").to_pylist() == [[9, 1, 0, 0], [7, 3, 0, 0]]
+        assert table.column("accuracy").to_pylist() == [0.9, 0.7]
+        assert json.loads(table.schema.metadata[b"class_names"]) == ["cat", "dog"]
 
     def test_the_images_of_a_state_are_their_average_where_there_is_one(self) -> None:
         images, average = torch.zeros(2), torch.ones(2)
@@ -194,7 +205,7 @@ class TestASmallStudy:
         parent = client.get_run(place["parent_run_id"])
         mean = study.result["study"]["variants"]["early"]["accuracy"]["mean"]
         assert parent.data.metrics["study_early_accuracy"] == mean
-        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`mdatm.stage` = 'trial'"
         params = [child.data.params for child in client.search_runs([place["experiment_id"]], query)]
         assert sorted((each["variant"], each["repeat"]) for each in params) == [
             ("early", "0"), ("early", "1"), ("late", "0"), ("late", "1"),

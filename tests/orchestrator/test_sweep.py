@@ -11,8 +11,10 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from orchestrator.trials import images_of
 from search_spaces import load
 from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
+from trainables.checkpoints import read_checkpoint
 from trainables.synthetic import read_challenge, read_synthetic
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,42 @@ class TestWhatASweepLeaves:
             assert trial.value == row["validation_accuracy_last"]
 
 
+class TestFinalSeeds:
+    def test_the_settings_are_distilled_again_whole_with_seeds_of_their_own(self, second: Sweep) -> None:
+        repeats, best = second.result["repeats"], second.result["best"]
+        names = ["winner"] if best["trial"] == "trial-000" else ["winner", "paper_setting"]
+        assert list(repeats["variants"]) == names
+        rows = pq.read_table(second.folder / "repeats.parquet").to_pylist()
+        assert [(row["variant"], row["repeat"]) for row in rows] == [(name, k) for k in range(2) for name in names]
+        for key in ("N", "T_minus", "T_plus", "lr_pixel"):
+            assert {row[key] for row in rows if row["variant"] == "winner"} == {best["config"][key]}
+        checkpoints = second.folder / "checkpoints"
+        images = [
+            images_of(read_checkpoint(str(place)))
+            for place in (
+                checkpoints / f"{best['trial']}.safetensors",
+                *sorted(checkpoints.glob("final/*0.safetensors")),
+            )
+        ]
+        assert len(images) == 2 and not torch.equal(*images)
+
+    def test_a_value_is_a_distillation_and_the_mean_of_its_networks(self, second: Sweep) -> None:
+        networks = pq.read_table(second.folder / "finals.parquet").to_pylist()
+        rows = pq.read_table(second.folder / "repeats.parquet").to_pylist()
+        for row in rows:
+            reached = [each["accuracy"] for each in networks if each["set"] == row["trial"]]
+            assert len(reached) == row["networks"] == 2 and row["accuracy"] == pytest.approx(np.mean(reached))
+        for name, variant in second.result["repeats"]["variants"].items():
+            assert variant["accuracy"]["values"] == [row["accuracy"] for row in rows if row["variant"] == name]
+
+    def test_the_headline_speaks_of_them_and_of_too_few_to_test(self, second: Sweep) -> None:
+        report, summary = (second.folder / "report.md").read_text(), second.result["repeats"]["variants"]["winner"]
+        assert f"**{summary['accuracy']['mean']:.3f} ± {summary['accuracy']['std']:.3f}** test accuracy" in report
+        assert "over 2 distillations with seeds that the search never saw" in report
+        assert "no test: n = 2" in report
+        assert "Distilled again with fresh seeds" in second.output
+
+
 class TestTracking:
     def test_one_parent_and_one_child_a_trial_with_params_metrics_status_and_images(self, first: Sweep) -> None:
         place = first.result["mlflow"]
@@ -138,7 +176,7 @@ class TestTracking:
         assert parent.data.metrics["winner_accuracy"] == winner
         assert "report.md" in {file.path for file in client.list_artifacts(parent.info.run_id)}
 
-        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and tags.`mdatm.stage` = 'trial'"
         children = {
             run.info.run_name: run for run in client.search_runs([place["experiment_id"]], query, max_results=100)
         }
@@ -174,11 +212,14 @@ class TestAgain:
         assert "0 trained, 2 reused" in second.output
 
     def test_makes_identical_proposals_and_images_bit_for_bit(self, first: Sweep, second: Sweep) -> None:
-        tables = [pq.read_table(sweep.folder / "trials.parquet").drop_columns(["seconds"]) for sweep in (first, second)]
+        tables = [
+            pq.read_table(sweep.folder / "trials.parquet").drop_columns(["seconds", "final_seeds"])
+            for sweep in (first, second)
+        ]
         assert tables[0].to_pylist() == tables[1].to_pylist()
         sets = [read_synthetic(sweep.folder / "synthetic.safetensors") for sweep in (first, second)]
         assert torch.equal(sets[0].images, sets[1].images)
-        assert first.result["finals"] == second.result["finals"]
+        assert first.result["finals"] == second.result["finals"]  # whatever else the finals measure
 
     def test_the_same_command_shows_what_is_finished(self, first: Sweep) -> None:
         before = json.dumps(first.result)

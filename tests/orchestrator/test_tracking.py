@@ -1,5 +1,6 @@
 """What MLflow has of a sweep, over its embedded store and over real servers that come and go."""
 
+import hashlib
 import http.server
 import json
 import logging
@@ -17,28 +18,52 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
+import mlflow.data
 import pytest
 import torch
+from mlflow.data.schema import TensorDatasetSchema
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from orchestrator import sender as sender_module
+from orchestrator.comparisons import compare_finals
+from orchestrator.console import make_console
 from orchestrator.errors import ClusterError
+from orchestrator.experts import ExpertSummary
+from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.journal import METRICS, Journal
-from orchestrator.settings import Workdir
+from orchestrator.mlflow_datasets import real_dataset
+from orchestrator.mlflow_result import describe
+from orchestrator.report import repeat_command
+from orchestrator.served_model import save_model
+from orchestrator.settings import FINALS, SweepSettings, Workdir
+from orchestrator.statistics import summarize
+from orchestrator.study import study_rows, summarize_study
 from orchestrator.tracking import SweepRun, compare_url, open_sweep_run, reopen_sweep_run
 from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord
+from search_spaces import load
 from tests.orchestrator.conftest import ROOT
+from tests.servers import postgresql
 from trainables.checkpoints import checkpoint_place, write_checkpoint
+from trainables.evaluation import Metrics
+from trainables.synthetic import SyntheticSet, write_synthetic
 
 ITERATIONS = 40
+EXPERTS = ExpertSummary(count=2, trained=1, reused=1, epochs=2, bytes=4096, seconds=3.5, losses=[2.0, 1.0])
 PARAMS = {"ipc": 1, "seed": 0}
+TESTED = ("accuracy", "macro_f1", "macro_recall")
+MEASURED = {
+    "trial-000": [Metrics(((8, 2), (1, 9))), Metrics(((9, 1), (0, 10)))],
+    "random_real": [Metrics(((5, 5), (5, 5))), Metrics(((6, 4), (5, 5)))],
+}
 DATASET: Any = SimpleNamespace(class_names=("zero", "one"), displayable=lambda images: images.clamp(0, 1))
 
 
@@ -46,6 +71,28 @@ DATASET: Any = SimpleNamespace(class_names=("zero", "one"), displayable=lambda i
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     """One for all: MLflow takes seconds to make its database."""
     return Workdir(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """What a sweep over the digits works on."""
+    workdir = Workdir(tmp_path_factory.mktemp("inputs"))
+    return prepare_inputs(
+        SweepSettings(space=load("digits"), name="asked", seed=0, workdir=workdir), make_console(quiet=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def theta(inputs: Inputs) -> torch.Tensor:
+    return inputs.network.initial(torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def model(inputs: Inputs, theta: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder; it takes long to make."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    save_model(folder, inputs.network, inputs.dataset, theta)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +106,8 @@ def opened(workdir: Workdir, sweep: str, uri: str | None = None) -> SweepRun:
     return open_sweep_run(uri, workdir, "space", sweep, PARAMS)
 
 
-def callback(run: SweepRun, workdir: Workdir) -> TrackingCallback:
-    return TrackingCallback(run, DATASET, ITERATIONS, str(workdir.root / "checkpoints"))
+def callback(run: SweepRun, workdir: Workdir, **stage: str) -> TrackingCallback:
+    return TrackingCallback(run, DATASET, ITERATIONS, str(workdir.root / "checkpoints"), **stage)
 
 
 def trial(number: int) -> SimpleNamespace:
@@ -87,6 +134,37 @@ def children(client: MlflowClient, run: SweepRun) -> dict[str, Run]:
     by_name = {each.info.run_name: each for each in found}
     assert len(by_name) == len(found)
     return by_name
+
+
+def finished(workdir: Workdir, name: str, inputs: Inputs, model: Path) -> tuple[SweepSettings, dict[str, Any]]:
+    """Write what a finished sweep leaves, and return its settings and what its result.json would hold."""
+    settings = replace(inputs.settings, name=name, workdir=workdir)
+    settings.write()
+    for file in ("result.json", "report.md", "report.html", "trials.parquet", "figures/trials.png"):
+        (settings.folder / file).write_text(f"content of {file}")
+    dataset = inputs.dataset
+    synthetic = SyntheticSet(
+        images=torch.randn(10, 1, 8, 8), labels=torch.arange(10), alpha=0.02, dataset=dataset.name,
+        class_names=dataset.class_names, mean=dataset.mean, std=dataset.std, ipc=1, method="M-DATM", config={},
+        provenance={"sweep": name},
+    )  # fmt: skip
+    write_synthetic(settings.folder / "synthetic.safetensors", synthetic)
+    shutil.copytree(model, settings.folder / "model")
+    finals = {
+        of: {metric: summarize([getattr(each, metric) for each in MEASURED[place]]) for metric in TESTED}
+        for of, place in (("winner", "trial-000"), ("random_real", "random_real"))
+    }
+    return settings, {
+        "finals": finals,
+        "comparisons": compare_finals(finals),
+        "best": {"trial": "trial-000", "validation_accuracy": 0.8},
+        "trials": {"finished": 3, "pruned": 1, "failed": 0},
+        "seconds": {"search": 12.5},
+        "files": {
+            "synthetic": "synthetic.safetensors", "challenge": "synthetic.pt", "report": "report.md",
+            "page": "report.html", "trials": "trials.parquet", "model": "model",
+        },
+    }  # fmt: skip
 
 
 def steps(client: MlflowClient, run_id: str, metric: str = "validation_accuracy") -> list[int]:
@@ -158,10 +236,12 @@ class TestEmbedded:
         assert client.get_run(run.run_id).info.status == "KILLED"
         assert cut_off.last_result["iteration"] == 10
 
-    def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(self, workdir: Workdir) -> None:
+    def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(
+        self, workdir: Workdir, inputs: Inputs
+    ) -> None:
         run, client = opened(workdir, "resumed"), MlflowClient(workdir.mlflow_uri)
         tracking, done, going = callback(run, workdir), trial(0), trial(1)
-        run.log_losses([2.0, 1.0])
+        run.log_experts(EXPERTS, inputs)
         for one, last in ((done, ITERATIONS), (going, 20)):
             tracking.on_trial_start(0, [], one)
             for iteration in range(10, last + 1, 10):
@@ -173,13 +253,13 @@ class TestEmbedded:
         again = opened(workdir, "resumed")
         assert (again.run_id, again.experiment_id) == (run.run_id, run.experiment_id)
         tracking, going = callback(again, workdir), trial(1)
-        again.log_losses([2.0, 1.0])
+        again.log_experts(replace(EXPERTS, trained=0, reused=2, losses=[3.0, 3.0]), inputs)
         tracking.on_trial_start(0, [], going)
         report(tracking, going, 20, alpha=0.5)
         assert again.flush() == 0
         assert client.get_run(again.run_id).info.status == "RUNNING"
         assert {name: each.info.status for name, each in children(client, again).items()} == {
-            "trial-000": "FINISHED", "trial-001": "RUNNING",
+            "experts": "FINISHED", "trial-000": "FINISHED", "trial-001": "RUNNING",
         }  # fmt: skip
         for iteration in (30, 40):
             report(tracking, going, iteration)
@@ -187,8 +267,11 @@ class TestEmbedded:
         tracking.on_trial_complete(0, [], done)
         assert again.end("FINISHED") == 0
         assert len(parents(client, again)) == 1 and client.get_run(again.run_id).info.status == "FINISHED"
-        assert steps(client, again.run_id, "expert_training_loss") == [1, 2]
-        for each in children(client, again).values():
+        runs = children(client, again)
+        experts = runs.pop("experts")
+        assert [row.value for row in client.get_metric_history(experts.info.run_id, "expert_training_loss")] == [2, 1]
+        assert experts.data.metrics["experts_trained"] == 1, "what the first driver did"
+        for each in runs.values():
             assert steps(client, each.info.run_id) == steps(client, each.info.run_id, "alpha") == [10, 20, 30, 40]
             assert each.info.status == "FINISHED"
 
@@ -245,40 +328,52 @@ class TestEmbedded:
         child = children(MlflowClient(workdir.mlflow_uri), run)["trial-000"]
         assert child.info.status == "FINISHED" and child.data.tags["mdatm.reason"] == ""
 
-    def test_a_result_is_figures_files_and_the_description(self, workdir: Workdir) -> None:
+    def test_a_result_is_told_once_also_by_a_driver_that_comes_later(
+        self, workdir: Workdir, inputs: Inputs, model: Path
+    ) -> None:
         run = opened(workdir, "result")
-        folder = workdir.sweep("result")
-        (folder / "figures").mkdir()
-        for name in ("result.json", "settings.json", "report.md", "trials.parquet", "figures/trials.png"):
-            (folder / name).write_text(f"content of {name}")
-        outcome = {
-            "finals": {"winner": {"accuracy": {"mean": 0.9}, "macro_f1": {"mean": math.nan}}},
-            "best": {"validation_accuracy": 0.8},
-            "trials": {"finished": 3, "pruned": 1, "failed": 0},
-            "seconds": {"search": 12.5},
-            "files": {"challenge": "synthetic.pt", "report": "report.md", "trials": "trials.parquet"},
-        }
-        run.log_result(outcome, folder)
+        settings, outcome = finished(workdir, "result", inputs, model)
+        run.log_result(outcome, settings)
         assert run.end("FINISHED") == 0
         client = MlflowClient(workdir.mlflow_uri)
         ended = client.get_run(run.run_id).info.end_time
         again = reopen_sweep_run(None, workdir, "result")
-        again.log_result({**outcome, "seconds": {"search": 99.0}}, folder)
+        again.log_result({**outcome, "seconds": {"search": 99.0}}, settings)
         assert again.journal.waiting == 0
         assert again.end("FINISHED") == 0
-        assert client.get_run(run.run_id).info.end_time == ended
-        assert reopen_sweep_run(None, workdir, "never-was") is None
         parent = client.get_run(run.run_id)
-        assert parent.data.metrics == {
-            "winner_accuracy": 0.9, "best_validation_accuracy": 0.8, "trials_finished": 3.0, "trials_pruned": 1.0,
-            "trials_failed": 0.0, "seconds_search": 12.5,
+        assert parent.info.end_time == ended and parent.data.metrics["seconds_search"] == 12.5
+        assert reopen_sweep_run(None, workdir, "never-was") is None
+        assert (settings.folder / "report.md").exists(), "only pictures are deleted once sent"
+
+    def test_the_search_and_the_finals_are_told_apart(self, workdir: Workdir) -> None:
+        run = opened(workdir, "stages")
+        for stage in ("trial", FINALS):
+            tracking, one = callback(run, workdir, stage=stage), trial(0)
+            report(tracking, one, ITERATIONS)
+            tracking.on_trial_complete(0, [], one)
+        common = {"status": "finished", "settings": {"N": 3}, "seconds": 1.0, "reason": ""}
+        run.close_trials(
+            TrialRecord(number=number, stage=FINALS, rungs={ITERATIONS: 0.5}, **common) for number in range(2)
+        )
+        assert run.flush() == 0
+        assert run.trial_runs().keys() == {"trial-000"}, "the search's alone are compared"
+        run.end("FINISHED")
+        runs = children(MlflowClient(workdir.mlflow_uri), run)
+        assert {name: each.data.tags["mdatm.stage"] for name, each in runs.items()} == {
+            "trial-000": "trial", "final-000": "final", "final-001": "final",
         }  # fmt: skip
-        assert parent.data.tags["mlflow.note.content"] == "content of report.md"
-        assert {file.path for file in client.list_artifacts(run.run_id)} == {
-            "result.json", "settings.json", "report.md", "trials.parquet", "figures",
-        }  # fmt: skip
-        assert [file.path for file in client.list_artifacts(run.run_id, "figures")] == ["figures/trials.png"]
-        assert (folder / "report.md").exists(), "only pictures are deleted once sent"
+        assert runs["final-000"].data.metrics["validation_accuracy"] == 1 / 41, "it was known"
+        assert runs["final-001"].data.metrics["validation_accuracy"] == 0.5
+
+    def test_an_input_that_is_given_twice_is_there_once(self, workdir: Workdir, inputs: Inputs) -> None:
+        run = opened(workdir, "inputs")
+        for _ in range(2):
+            run.journal.add("sweep", ("input", real_dataset(inputs.dataset, inputs.file)))
+            run.log_dataset(inputs)
+        assert run.end("FINISHED") == 0
+        found = MlflowClient(workdir.mlflow_uri).get_run(run.run_id).inputs.dataset_inputs
+        assert [each.dataset.name for each in found] == ["digits"]
 
     def test_two_sweeps_of_one_name_are_two_runs(self, workdir: Workdir) -> None:
         run = opened(workdir, "twice")
@@ -353,20 +448,53 @@ class TestEmbedded:
         said = [record.message for record in caplog.records]
         assert len(said) == 2 and "metrics: Invalid value" in said[0] and "MLflow refused 2 entries" in said[1]
 
-    def test_many_params_go_in_parts(self, workdir: Workdir) -> None:
+    def test_many_params_go_in_parts(self, workdir: Workdir, inputs: Inputs) -> None:
         run, one = opened(workdir, "many"), trial(0)
         one.config |= {f"parameter_{number}": number for number in range(250)}
         callback(run, workdir).on_trial_start(0, [], one)
-        run.log_losses([float(epoch) for epoch in range(1500)])
+        run.log_experts(replace(EXPERTS, losses=[float(epoch) for epoch in range(1500)]), inputs)
         assert run.end("KILLED") == 0
         client = MlflowClient(workdir.mlflow_uri)
-        assert len(children(client, run)["trial-000"].data.params) == 252
-        assert steps(client, run.run_id, "expert_training_loss") == list(range(1, 1501))
+        runs = children(client, run)
+        assert len(runs["trial-000"].data.params) == 252
+        assert steps(client, runs["experts"].info.run_id, "expert_training_loss") == list(range(1, 1501))
 
     def test_a_snapshot_of_tune_holds_nothing_of_it(self, workdir: Workdir) -> None:
         run = opened(workdir, "snapshot")
         assert callback(run, workdir).__getstate__() == {}
         run.end("KILLED")
+
+
+class TestDescription:
+    def test_says_the_result_how_to_repeat_it_and_where_the_report_is(
+        self, tmp_path: Path, inputs: Inputs, model: Path
+    ) -> None:
+        settings, outcome = finished(Workdir(tmp_path), "described", inputs, model)
+        text = describe(outcome, settings)
+        assert "**trial-000** is the best of 4 trials (3 finished, 1 pruned, 0 failed)" in text
+        assert "with **0.900 ± 0.071** test accuracy over 2 networks" in text
+        assert "| random real images | 0.525 ± 0.035 |" in text and "best trial − random real images" in text
+        assert repeat_command(settings) in text and f"in `{settings.folder}`" in text
+        assert "![" not in text, "MLflow resolves no paths of artifacts"
+
+    def test_has_a_studys_variants_and_what_fresh_seeds_came_to(
+        self, tmp_path: Path, inputs: Inputs, model: Path
+    ) -> None:
+        settings, outcome = finished(Workdir(tmp_path), "described", inputs, model)
+        space = load("digits_range_study")
+        records = [
+            TrialRecord(
+                number=number, status="finished", settings=space.resolve(point), rungs={40: 0.5}, seconds=1.0, reason=""
+            )
+            for number, point in enumerate(space.points())
+        ]
+        rows = study_rows(space, records, {record.name: MEASURED["trial-000"] for record in records})
+        study = describe({**outcome, "study": summarize_study(space, rows)}, replace(settings, space=space))
+        for variant in space.variants:
+            assert f"| {variant} |" in study
+        variants = {"winner": dict.fromkeys(("validation_accuracy", *TESTED), summarize([0.25, 0.75]))}
+        again = describe({**outcome, "repeats": {"variants": variants, "comparisons": []}}, settings)
+        assert "with seeds that the search never saw" in again and "| best trial | 0.500 ± 0.354 |" in again
 
 
 class Server:
@@ -445,7 +573,7 @@ def forgetful(address: str) -> Iterator[tuple[str, list[str]]]:
             except urllib.error.HTTPError as error:
                 status, content = error.code, error.read()
             what = self.path.rsplit("/", 1)[1]
-            if "/runs/" in self.path and what in ("create", "log-batch", "update"):
+            if "/runs/" in self.path and what in ("create", "log-batch", "log-inputs", "update"):
                 counts[what] = counts.get(what, 0) + 1
                 if counts[what] % 2 == 1:
                     forgotten.append(what)
@@ -487,6 +615,114 @@ def server(one_server: Server) -> Server:
 
 def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [record.message for record in caplog.records if words in record.message]
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("server", marks=pytest.mark.slow),
+        pytest.param("postgresql", marks=pytest.mark.slow),
+    ]
+)
+def tracking_uri(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Each kind of place that MLflow may be at; None: the workdir."""
+    if request.param == "postgresql":
+        with postgresql("mlflow") as server:
+            yield f"{server}mlflow"
+    else:
+        yield request.getfixturevalue("server").address if request.param == "server" else None
+
+
+class TestEveryBackend:
+    def test_has_the_whole_sweep(
+        self, tracking_uri: str | None, tmp_path: Path, inputs: Inputs, model: Path, theta: torch.Tensor,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        workdir = Workdir(tmp_path / "runs")
+        run = opened(workdir, "everything", tracking_uri)
+        settings, outcome = finished(workdir, "everything", inputs, model)
+        tracking, one = callback(run, workdir), trial(0)
+        run.log_dataset(inputs)
+        run.log_experts(EXPERTS, inputs)
+        tracking.on_trial_start(0, [], one)
+        report(tracking, one, ITERATIONS, peak_memory_mib=1.5, trial_seconds=7.0)
+        tracking.on_trial_complete(0, [], one)
+        for _ in range(2):  # the second time by a driver that comes after a crash
+            run.log_finals(MEASURED)
+            run.log_result(outcome, settings)
+        assert run.flush() == 0 and run.journal.backlog().refused == 0
+        assert run.end("FINISHED") == 0
+
+        client = MlflowClient(run.tracking_uri)
+        parent, runs = client.get_run(run.run_id), children(client, run)
+        assert {name: (each.info.status, each.data.tags["mdatm.stage"]) for name, each in runs.items()} == {
+            "experts": ("FINISHED", "experts"), "trial-000": ("FINISHED", "trial"),
+            "final-random_real": ("FINISHED", "final"),
+        }  # fmt: skip
+        self.has_the_experts(client, runs["experts"], inputs)
+        self.has_the_finals(client, runs)
+        assert runs["trial-000"].data.metrics["peak_memory_mib"] == 1.5
+        assert runs["trial-000"].data.metrics["trial_seconds"] == 7
+        finals = outcome["finals"]
+        assert parent.data.metrics == {
+            **{f"{name}_{metric}": finals[name][metric]["mean"] for name in finals for metric in TESTED},
+            "best_validation_accuracy": 0.8, "trials_finished": 3, "trials_pruned": 1, "trials_failed": 0,
+            "seconds_search": 12.5,
+        }  # fmt: skip
+        assert parent.data.tags["mlflow.note.content"] == describe(outcome, settings)
+        assert {file.path for file in client.list_artifacts(run.run_id)} == {
+            "result.json", "settings.json", "report.md", "report.html", "trials.parquet", "synthetic.safetensors",
+            "figures", "model",
+        }  # fmt: skip
+        assert [file.path for file in client.list_artifacts(run.run_id, "figures")] == ["figures/trials.png"]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", run.tracking_uri)
+        self.has_the_datasets(parent, inputs, settings)
+        self.has_the_model(parent, inputs, theta)
+
+    def has_the_experts(self, client: MlflowClient, experts: Run, inputs: Inputs) -> None:
+        params, metrics = experts.data.params, experts.data.metrics
+        fixed = inputs.settings.fixed
+        for key in ("expert_count", "expert_lr", "expert_optimizer", "sam_rho", "gsam_alpha", "horizon_epochs"):
+            assert params[key] == str(fixed[key])
+        assert params["store"] == inputs.store.address and params["dataset_digest"] == inputs.dataset.digest
+        assert experts.data.tags["mdatm.store"] == str(inputs.store.folder)
+        history = client.get_metric_history(experts.info.run_id, "expert_training_loss")
+        assert [(row.step, row.value) for row in history] == [(1, 2.0), (2, 1.0)]
+        facts = {"experts_trained": 1, "experts_reused": 1, "experts_bytes": 4096, "experts_seconds": 3.5}
+        assert metrics == {**facts, "expert_training_loss": 1.0}
+        assert experts.info.end_time - experts.info.start_time >= 3500
+
+    def has_the_finals(self, client: MlflowClient, runs: dict[str, Run]) -> None:
+        for name, place in (("trial-000", "trial-000"), ("final-random_real", "random_real")):
+            child = runs[name]
+            for metric in TESTED:
+                values = [getattr(each, metric) for each in MEASURED[place]]
+                history = client.get_metric_history(child.info.run_id, f"test_{metric}")
+                assert sorted((row.step, row.value) for row in history) == list(enumerate(values))
+                assert child.data.metrics[f"test_{metric}_mean"] == summarize(values)["mean"]
+                assert child.data.metrics[f"test_{metric}_std"] == summarize(values)["std"]
+
+    def has_the_datasets(self, parent: Run, inputs: Inputs, settings: SweepSettings) -> None:
+        assert len(parent.inputs.dataset_inputs) == 2
+        logged = {each.dataset.name: each for each in parent.inputs.dataset_inputs}
+        real, synthetic = logged["digits"], logged["digits-synthetic"]
+        assert [tag.value for each in (real, synthetic) for tag in each.tags] == ["training", "distilled"]
+        assert inputs.dataset.digest.startswith(real.dataset.digest)
+        assert json.loads(real.dataset.profile)["images"] == {"train": 1078, "validation": 359}
+        assert mlflow.data.get_source(real).load() == str(inputs.path)
+        file = settings.folder / "synthetic.safetensors"
+        assert hashlib.sha256(file.read_bytes()).hexdigest().startswith(synthetic.dataset.digest)
+        assert Path(mlflow.data.get_source(synthetic).load()).read_bytes() == file.read_bytes()
+        schema = TensorDatasetSchema.from_dict(json.loads(synthetic.dataset.schema))
+        assert schema.features.inputs[0].shape == (-1, 1, 8, 8) and schema.targets.inputs[0].shape == (-1,)
+
+    def has_the_model(self, parent: Run, inputs: Inputs, theta: torch.Tensor) -> None:
+        loaded = mlflow.pyfunc.load_model(f"runs:/{parent.info.run_id}/model")
+        intensities = inputs.dataset.pixels("validation").float() / inputs.dataset.levels
+        expected = inputs.network.logits(theta, inputs.dataset.normalized("validation"))
+        torch.testing.assert_close(torch.tensor(loaded.predict(intensities.numpy())), expected, rtol=0, atol=1e-5)
+        (logged,) = json.loads(parent.data.tags["mlflow.log-model.history"])
+        assert logged["artifact_path"] == "model" and set(logged["flavors"]) == {"python_function", "pytorch"}
 
 
 @pytest.mark.slow
@@ -563,12 +799,14 @@ class TestServer:
         child = children(client, run)["trial-000"]
         assert steps(client, child.info.run_id) == [10, 20] and child.info.status == "KILLED"
 
-    def test_whose_answers_get_lost_has_no_run_twice(self, server: Server, tmp_path: Path) -> None:
+    def test_whose_answers_get_lost_has_nothing_twice(self, server: Server, tmp_path: Path, inputs: Inputs) -> None:
         workdir = Workdir(tmp_path / "runs")
         with forgetful(server.address) as (address, forgotten):
             with pytest.raises(ClusterError, match="does not work"):
                 opened(workdir, "lost", address)  # though the run has been made
             run = opened(workdir, "lost", address)
+            run.log_dataset(inputs)
+            run.log_experts(EXPERTS, inputs)
             tracking = callback(run, workdir)
             for number in range(3):
                 one = trial(number)
@@ -576,10 +814,12 @@ class TestServer:
                     report(tracking, one, iteration)
                 tracking.on_trial_complete(0, [], one)
             assert run.end("FINISHED") == 0
-        assert set(forgotten) == {"create", "log-batch", "update"} and forgotten.count("create") == 2
+        assert set(forgotten) == {"create", "log-batch", "log-inputs", "update"} and forgotten.count("create") >= 2
         client = MlflowClient(server.address)
-        assert len(parents(client, run)) == 1
+        (parent,) = parents(client, run)
+        assert [each.dataset.name for each in parent.inputs.dataset_inputs] == ["digits"]
         runs = children(client, run)
+        assert steps(client, runs.pop("experts").info.run_id, "expert_training_loss") == [1, 2]
         assert len(runs) == 3
         for child in runs.values():
             assert steps(client, child.info.run_id) == steps(client, child.info.run_id, "alpha") == [10, 20, 40]

@@ -90,6 +90,7 @@ class TestConstruction:
             "protocol_epochs": 1001,
             "validation_networks": 1,
             "final_networks": 5,
+            "final_seeds": 3,
             "repeats": 3,
             "reduction_factor": 3,
         }

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from references import module_of, relative_error, vector_of
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from trainables import evaluation
 from trainables.augmentation import FAMILIES, Augmentation
@@ -282,7 +282,7 @@ class TestMeasure:
     @example(predicted=np.array([5, 1, 0]), labels=np.array([0, 1, 0]))  # a class predicted that does not occur
     @example(predicted=np.array([9]), labels=np.array([3]))
     def test_agrees_with_scikit_learn(self, predicted, labels):
-        found = measure(torch.from_numpy(predicted), torch.from_numpy(labels))
+        found = measure(torch.from_numpy(predicted), torch.from_numpy(labels), 10)
         assert found.accuracy == pytest.approx(accuracy_score(labels, predicted))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -290,9 +290,14 @@ class TestMeasure:
             assert found.macro_f1 == pytest.approx(f1_score(labels, predicted, **options))
             assert found.macro_recall == pytest.approx(recall_score(labels, predicted, **options))
 
+    def test_the_confusion_is_scikit_learns(self):
+        actual, predicted = torch.randint(5, (2, 60), generator=generator("confusion"))
+        found = measure(predicted, actual, 5)
+        assert np.array_equal(found.confusion, confusion_matrix(actual, predicted, labels=range(5)))
+
     def test_perfect_predictions(self):
         labels = torch.arange(200)
-        found = measure(labels, labels)
+        found = measure(labels, labels, 200)
         assert (found.accuracy, found.macro_f1, found.macro_recall) == (1, 1, 1)
 
 
@@ -306,7 +311,7 @@ class TestEvaluate:
         for split in ("validation", "test"):
             found = evaluate(NETWORK, small_digits, split, images.__getitem__, labels, **options)
             predicted = module_of(NETWORK, theta)(small_digits.normalized(split)).argmax(dim=1)
-            assert found == measure(predicted, small_digits.labels(split))
+            assert found == measure(predicted, small_digits.labels(split), 10)
             accuracies[split] = found.accuracy
         assert len(set(accuracies.values())) == 2
         assert min(accuracies.values()) > 0.5

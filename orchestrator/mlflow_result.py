@@ -1,0 +1,75 @@
+"""What MLflow's parent run says of a sweep's result: its metrics, and the description that its page opens with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.report import repeat_command
+from orchestrator.settings import SweepSettings
+from orchestrator.tables import (
+    REPEATS_HEADINGS,
+    STUDY_HEADINGS,
+    difference_parts,
+    finals_table,
+    markdown_table,
+    mean_std,
+    repeats_cells,
+    study_cells,
+)
+
+__all__ = ["describe", "result_metrics"]
+
+
+def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of what result.json holds of a finished sweep."""
+    figures = {
+        f"{name}_{metric}": summary["mean"]
+        for name, summaries in result["finals"].items()
+        for metric, summary in summaries.items()
+    }
+    figures |= {
+        f"{part}_{variant}_{metric}": summary["mean"]
+        for part in ("study", "repeats")
+        if part in result
+        for variant, summaries in result[part]["variants"].items()
+        for metric, summary in summaries.items()
+        if metric != "settings" and summary is not None
+    }
+    figures["best_validation_accuracy"] = result["best"]["validation_accuracy"]
+    figures |= {f"trials_{status}": count for status, count in result["trials"].items()}
+    figures |= {f"seconds_{stage}": seconds for stage, seconds in result["seconds"].items()}
+    return figures
+
+
+def describe(result: Mapping[str, Any], settings: SweepSettings) -> str:
+    """Return a finished sweep's result in Markdown, without pictures: MLflow resolves no paths of a run's artifacts.
+
+    Args:
+        result: What result.json holds.
+        settings: What the sweep was asked.
+    """
+    best, counts, winner = result["best"], result["trials"], result["finals"]["winner"]["accuracy"]
+    parts = [
+        f"**{best['trial']}** is the best of {sum(counts.values())} trials ({counts['finished']} finished, "
+        f"{counts['pruned']} pruned, {counts['failed']} failed), with **{mean_std(winner)}** test accuracy over "
+        f"{winner['n']} networks. Trial 0 is {settings.space.reference}.",
+        f"The report is `report.html`, here among the artifacts and in `{settings.place}`. The synthetic set is "
+        "`synthetic.safetensors`; `model` is a network that was trained on it.",
+        f"To repeat the sweep: `{repeat_command(settings)}`",  # a block of code would widen the whole page
+        "Mean ± standard deviation over networks, on the test split:",
+        finals_table(result["finals"]),
+        *difference_parts(result["comparisons"]),
+    ]
+    if "repeats" in result:
+        parts += [
+            "The settings distilled again, with seeds that the search never saw; mean ± standard deviation over "
+            "distillations:",
+            markdown_table(REPEATS_HEADINGS, repeats_cells(result["repeats"])),
+            *difference_parts(result["repeats"]["comparisons"]),
+        ]
+    if "study" in result:  # last: MLflow cuts off what is too long for it
+        parts += [
+            "The variants; mean ± standard deviation over repeats:",
+            markdown_table(["variant", "range", *STUDY_HEADINGS.values(), "n"],
+                           study_cells(result["study"], settings.space)),
+        ]  # fmt: skip
+    return "\n\n".join(parts)

@@ -1,0 +1,69 @@
+"""What the finals of a search distil again: the winner's and the reference's settings, with seeds of their own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.repeats import repeat_settings
+from orchestrator.settings import FINALS, SweepSettings, Workdir
+from orchestrator.trials import TrialRecord
+from search_spaces import Space, load
+from trainables.config import DistillationConfig
+
+SEARCH = load("digits").override({"final_seeds": 3})
+BETTER = {
+    "N": 11, "M": 3, "T_minus": 1, "T_width": 2, "T_growth": 1, "lr_pixel": 7.5, "lr_alpha": 2e-6, "alpha_init": 0.02
+}  # fmt: skip
+
+
+def settings_of(space: Space) -> SweepSettings:
+    return SweepSettings(space=space, name="a", seed=5, workdir=Workdir(Path("w")), time_budget_s=60)
+
+
+def record(space: Space, number: int, point: dict[str, float]) -> TrialRecord:
+    return TrialRecord(
+        number=number, status="finished", settings=space.resolve(point), rungs={150: 0.9}, seconds=1, reason=""
+    )
+
+
+BEST, REFERENCE = record(SEARCH, 4, BETTER), record(SEARCH, 0, SEARCH.first())
+
+
+def test_both_settings_run_whole_with_each_seed() -> None:
+    settings = settings_of(SEARCH)
+    again = repeat_settings(settings, BEST, REFERENCE)
+    assert again is not None
+    points = [again.space.resolve(point) for point in again.space.points()]
+    assert [(point["variant"], point["repeat"]) for point in points] == [
+        (name, repeat) for repeat in range(3) for name in ("winner", "paper_setting")
+    ]
+    of = {"winner": BEST.settings, "paper_setting": REFERENCE.settings}
+    for point in points:
+        assert DistillationConfig.from_settings(point) == DistillationConfig.from_settings(of[point["variant"]])
+    assert (again.time_budget_s, again.stage) == (None, FINALS)
+
+
+def test_nothing_of_the_search_is_shared_but_its_folder() -> None:
+    settings = settings_of(SEARCH)
+    again = repeat_settings(settings, BEST, REFERENCE)
+    assert again is not None
+    assert again.seed != settings.seed and again.folder == settings.folder
+    for name in ("study_name", "checkpoints", "tune_name"):
+        assert getattr(again, name) != getattr(settings, name)
+    elsewhere = replace(settings, storage_path="s3://bucket/x")
+    there = repeat_settings(elsewhere, BEST, REFERENCE)
+    assert there is not None and there.checkpoints == "s3://bucket/x/a/checkpoints/final"
+
+
+def test_a_reference_that_won_is_distilled_once_and_one_that_failed_not_at_all() -> None:
+    for best, reference, variants in ((REFERENCE, REFERENCE, ["winner"]), (BEST, None, ["winner"])):
+        again = repeat_settings(settings_of(SEARCH), best, reference)
+        assert again is not None and list(again.space.variants) == variants
+
+
+def test_none_where_none_was_asked_for_or_a_study_has_its_repeats() -> None:
+    without = SEARCH.override({"final_seeds": 0})
+    assert repeat_settings(settings_of(without), BEST, REFERENCE) is None
+    study = load("digits_range_study")
+    assert study.fixed["final_seeds"].value == 0
+    first = record(study, 0, study.points()[0])
+    assert repeat_settings(settings_of(study), first, first) is None
