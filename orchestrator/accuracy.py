@@ -33,8 +33,10 @@ def headline(result: dict[str, Any]) -> str:
         how = f" over {again['winner']['n']} distillations with seeds that the search never saw"
     winner = accuracies["winner"]
 
+    comparisons = result["repeats"]["comparisons"] if again.get("winner") else result["comparisons"]
+
     def gain(name: str) -> str:
-        return f"{winner['mean'] - accuracies[name]['mean']:+.3f}"
+        return f"{winner['mean'] - accuracies[name]['mean']:+.3f}{_verdict(comparisons, name)}"
 
     config = best["config"]
     which = f" ({config['variant']}, repeat {config['repeat']})" if "variant" in config else ""
@@ -47,6 +49,17 @@ def headline(result: dict[str, Any]) -> str:
     if "paper_setting" in finals:
         return f"{text} and {gain('paper_setting')} against the reference setting."
     return f"{text}; the reference setting left no synthetic set to compare with."
+
+
+def _verdict(comparisons: list[dict[str, Any]], other: str) -> str:
+    """Say in a bracket whether chance explains the winner's difference from another set or setting."""
+    for each in comparisons:
+        if (each["a"], each["b"]) == ("winner", other):
+            if each["p"] is None:
+                return " (too few values to test)"
+            said = "which chance does not explain" if each["significant"] else "which may be chance"
+            return f" ({said}: {each['test']}, Holm-corrected p = {each['p_holm']:.2g})"
+    return ""
 
 
 def test_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:

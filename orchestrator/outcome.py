@@ -105,6 +105,7 @@ def collect_result(
     finals: dict[str, Any],
     experts: ExpertSummary | None,
     run: SweepRun,
+    workers: dict[str, float],
     seconds: dict[str, float],
     study: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def collect_result(
         "comparisons": compare_finals(finals),
         **({part: study} if part else {}),
         "experts": experts.facts() if experts else None,
+        "workers": workers,
         "seconds": seconds,
         "mlflow": {
             "tracking_uri": run.tracking_uri,

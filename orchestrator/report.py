@@ -16,6 +16,7 @@ from orchestrator.advice import next_steps
 from orchestrator.algorithm import pseudo_code
 from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.cli import one_line_errors, workdir_option
+from orchestrator.cost import cost_parts
 from orchestrator.diagnostics_report import diagnostics_parts, draw_diagnostics, label_parts
 from orchestrator.errors import UserError
 from orchestrator.figures import draw_study, draw_trials
@@ -75,7 +76,7 @@ def write_report(
         *label_parts(records),
         *_loss_parts(records),
         *_advice(space, records),
-        *_cost(settings, result, records),
+        *cost_parts(settings.fixed["iterations"], result, records),
         "## Repeat it",
         f"    {repeat_command(settings)}",
         "The same seed gives the same bits with `--concurrent 1`; with more trials at once the proposals depend on "
@@ -184,26 +185,6 @@ def _advice(space: Space, records: list[TrialRecord]) -> list[str]:
     sentences = next_steps(space, records)
     said = "\n".join(f"- {sentence}" for sentence in sentences) if sentences else "No range is touched at its bound."
     return ["## What to try next", said]
-
-
-def _cost(settings: SweepSettings, result: dict[str, Any], records: list[TrialRecord]) -> list[str]:
-    """Return what a sweep took: by the clock, and its trials on their workers, against a search that stops none."""
-    experts, seconds, iterations = result["experts"], result["seconds"], settings.fixed["iterations"]
-    ran = sum(record.seconds for record in records)
-    told = [record for record in records if record.iterations]
-    sentence = f"The trials took {_hours(ran)} of their workers, a CPU core or their share of a GPU each."
-    if any(record.iterations < iterations for record in told):
-        whole = sum(record.seconds * iterations / record.iterations for record in told)
-        sentence += f" Had none been stopped early it would have been about {_hours(whole)}, each at its own pace."
-    return [
-        "## Cost",
-        f"Experts {seconds['experts']:.0f} s ({experts['trained']} trained, {experts['reused']} reused), search "
-        f"{seconds['search']:.0f} s, finals {seconds['finals']:.0f} s, all {seconds['total']:.0f} s. {sentence}",
-    ]
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _counts(result: dict[str, Any], reference: str) -> str:

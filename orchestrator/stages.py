@@ -94,7 +94,8 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
         word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
         if not by_hand:  # he who stopped it does not want to wait
             run.flush(RUN_NAMES_S)
-        leave_unfinished(settings, collect_result(settings, word, trials, {}, experts, run, progress.seconds()), trials)
+        result = collect_result(settings, word, trials, {}, experts, run, stages.workers, progress.seconds())
+        leave_unfinished(settings, result, trials)
         _end_run(run, settings, status, console)
         try:
             mirror.push(patience_s=0)
@@ -120,6 +121,12 @@ class _Stages:
     progress: Progress
     mirror: Mirror
     console: Console
+
+    @property
+    def workers(self) -> dict[str, float]:
+        """How many workers there are at once, and what GPUs each holds beside its core."""
+        resources = self.resources
+        return {"count": resources.workers(self.settings.concurrent), "gpus_each": resources.gpus_per_trial}
 
     def train_experts(self) -> ExpertSummary:
         """Train the experts that are not in the store."""
@@ -163,13 +170,15 @@ class _Stages:
         )  # fmt: skip
         finals = name_finals(measured, best.name, reference)
         rows = study_rows(study, records, measured) if study.variants else []
-        summary = summarize_study(study, rows, {name: finals[name] for name in BASELINES} if again else {})
+        summary = summarize_study(
+            study, rows, {name: finals[name] for name in finals if name in BASELINES} if again else {}
+        )
         diagnostics = measure_diagnostics(inputs, self.resources, best, first, self.console)
         self.progress.spend("finals")
         self.run.log_finals(measured)
         self.run.flush(RUN_NAMES_S)
         result = collect_result(
-            settings, "finished", outcome.trials, finals, experts, self.run, self.progress.seconds(),
+            settings, "finished", outcome.trials, finals, experts, self.run, self.workers, self.progress.seconds(),
             summary if study.variants else None,
         )  # fmt: skip
         found = Findings(
@@ -209,7 +218,7 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
     if result.get("repeats"):
         console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
-        console.print(f"{label:>10}: {settings.place}/{place}")
+        console.print(f"{label:>11}: {settings.place}/{place}")
     console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
 
 

@@ -25,7 +25,7 @@ class TestWhatASweepLeaves:
         result = first.result
         assert list(result) == [
             "version", "sweep", "space", "status", "seed", "trials", "best", "paper", "finals", "comparisons",
-            "experts", "seconds", "mlflow", "files",
+            "experts", "workers", "seconds", "mlflow", "files",
         ]  # fmt: skip
         assert result["version"] == 1 and result["sweep"] == "first" and result["space"] == "digits"
         assert result["status"] == "finished" and result["seed"] == 0

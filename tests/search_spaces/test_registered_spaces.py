@@ -189,7 +189,7 @@ class TestStudies:
         ablation, search = load(f"{short}_ablation"), load(f"{short}_ranges")
         point, reference = ablation.resolve({"variant": "m_datm", "repeat": 2}), search.resolve(search.first())
         differing = {key for key in reference if point[key] != reference[key]}
-        assert differing == {"horizon_epochs", "trials", "first_rung_iterations"}
+        assert differing == {"horizon_epochs", "trials", "first_rung_iterations", "final_seeds"}
 
     @pytest.mark.parametrize("name", ["digits_range_study", "digits_ablation"])
     def test_the_digits_studies_need_no_experts_of_their_own(self, name):
