@@ -243,6 +243,8 @@ def _finished(settings: SweepSettings) -> dict[str, Any]:
             f"only a finished sweep has a report, and {settings.name!r} is {result['status']}; go on with it: "
             f"{settings.resume_command}"
         )
+    if "workers" not in result:
+        raise UserError(f"{settings.folder}/result.json is of an earlier version of this program; run the sweep anew")
     return result
 
 

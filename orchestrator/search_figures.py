@@ -87,6 +87,7 @@ def _bounds(dimension: Integer | Real | Choice) -> tuple[str, str]:
 def _at_first_rung(space: Space, records: Sequence[TrialRecord]) -> optuna.Study:
     """Return the trials that came to a rung, also those pruned later, as a study in memory with the first as value."""
     distributions = {name: _distribution(each) for name, each in space.searched.items()}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [

@@ -1,13 +1,15 @@
-"""MLflow's own pages over a workdir, on 127.0.0.1.
+"""MLflow's own pages about a sweep: its trials' charts, their table, and the best ones side by side.
 
 python -m orchestrator.ui
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
@@ -15,39 +17,57 @@ from filelock import FileLock, Timeout
 from orchestrator.cli import one_line_errors, workdir_option
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.mirror import Mirror
-from orchestrator.workdir import Workdir
+from orchestrator.settings import SweepSettings, Workdir
 
 __all__ = ["main"]
 
 
-@click.command(help="Serve the MLflow comparison of a sweep's trials on 127.0.0.1.")
+@click.command(help="Show MLflow's pages about a sweep's trials, on 127.0.0.1 if no server has them.")
 @workdir_option
 @click.option("--sweep", metavar="SWEEP", help="Whose trials to compare; default: the last finished sweep.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @one_line_errors
 def main(workdir: str, sweep: str | None, port: int) -> None:
-    """Start the server, say where to look, and stay until stopped."""
-    place = _with_databases(Workdir.at(workdir), sweep)
-    if not place.mlflow_database.exists():
-        raise UserError(f"there is no MLflow database in {workdir}; run a sweep there first, or give --workdir")
-    address = _compare_address(Workdir.at(workdir), sweep, port)
-    click.echo(f"MLflow serves {place.mlflow_database} on 127.0.0.1:{port}; Ctrl-C stops it")
-    click.echo(f"Compare the trials: {address}")
+    """Say where to look, and serve the pages until stopped; those of a tracking server are there already."""
+    databases = _with_databases(Workdir.at(workdir), sweep)
+    result = _last_result(Workdir.at(workdir), sweep)
+    settings = SweepSettings.stored(Workdir.at(workdir), result.parent.name)
+    tracked = json.loads(result.read_text())["mlflow"]
+    store = settings.tracking_uri or databases.mlflow_uri
+    if settings.tracking_uri is None and not databases.mlflow_database.exists():  # MLflow would make an empty one
+        raise UserError(f"the MLflow database {databases.mlflow_database} is not there; put it back")
+    from orchestrator.views import prepare_pages  # only now: MLflow takes seconds to load, which --help need not
+
+    pages = prepare_pages(store, settings.space, settings.name, tracked["experiment_id"], tracked["parent_run_id"])
+    served = store.startswith("http")
+    for title, page in pages.items():
+        click.echo(f"{title}: {store.rstrip('/') if served else f'http://127.0.0.1:{port}'}/{page}")
+    if not served:
+        _serve(store, databases, port)
+
+
+def _serve(store: str, databases: Workdir, port: int) -> None:
+    """Run MLflow's server on 127.0.0.1 until stopped.
+
+    Raises:
+        ClusterError: It ended by itself.
+    """
+    click.echo(f"MLflow's server on 127.0.0.1:{port} takes some seconds to begin; Ctrl-C stops it")
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", place.mlflow_uri, "--default-artifact-root", place.mlflow_artifacts.absolute().as_uri(),
+        "--backend-store-uri", store, "--default-artifact-root", databases.mlflow_artifacts.absolute().as_uri(),
+        "--uvicorn-opts", "--no-access-log",  # else the addresses are soon out of sight
     ]  # fmt: skip
     # MLflow's job runners would start eight more processes that serve nothing of ours.
     server = subprocess.Popen(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server ends with this process
     try:
         code = server.wait()
     except KeyboardInterrupt:
-        server.wait()
         return
     finally:
-        if server.poll() is None:
-            server.terminate()
-            server.wait()
+        server.terminate()
+        server.wait()
     raise ClusterError(f"the MLflow server ended with exit code {code}; is port {port} free?")
 
 
@@ -70,14 +90,16 @@ def _with_databases(workdir: Workdir, sweep: str | None) -> Workdir:
     return workdir.databases(sweep)
 
 
-def _compare_address(workdir: Workdir, sweep: str | None, port: int) -> str:
-    results = sorted(workdir.root.glob("sweeps/*/result.json"), key=lambda path: path.stat().st_mtime)
-    if sweep is not None:
-        results = [path for path in results if path.parent.name == sweep]
+def _last_result(workdir: Workdir, sweep: str | None) -> Path:
+    """Return the result.json of a sweep that has ended, or of the last one.
+
+    Raises:
+        UserError: There is none.
+    """
+    results = sorted(workdir.root.glob(f"sweeps/{sweep or '*'}/result.json"), key=lambda path: path.stat().st_mtime)
     if not results:
-        raise UserError(f"no finished sweep{f' named {sweep!r}' if sweep else ''} in {workdir}/sweeps")
-    address: str = json.loads(results[-1].read_text())["mlflow"]["compare_url"]
-    return address.replace(":5000/", f":{port}/", 1)
+        raise UserError(f"no finished sweep{f' named {sweep!r}' if sweep else ''} in {workdir}/sweeps; run one first")
+    return results[-1]
 
 
 if __name__ == "__main__":

@@ -183,8 +183,16 @@ def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_s
         for child in children:
             assert len(client.get_metric_history(child.info.run_id, "alpha")) in (1, 2, 4)
             assert client.list_artifacts(child.info.run_id, "images")
+        ui = ("orchestrator.ui", "--workdir", first.workdir, "--sweep", "remote")
+        done = run(*ui)  # and starts no server
+        assert done.returncode == 0, done.stderr
+        assert f"Charts of the trials: {address}/#/experiments/{place['experiment_id']}/runs?" in done.stdout
+        view = client.get_experiment(place["experiment_id"]).tags[f"mlflow.sharedViewState.{place['parent_run_id']}"]
+        assert json.loads(view)["name"] == "remote"
+        assert all(child.info.run_id in done.stdout for child in children)
     finally:
         end(server)
+    assert_refused(run(*ui), f"MLflow at {address} does not show the sweep 'remote'", "is it up?", code=3)
 
 
 def test_a_tracking_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
@@ -196,21 +204,31 @@ def test_a_tracking_server_that_is_not_there_is_said_in_one_line(tmp_path: Path)
     assert not (tmp_path / "sweeps").exists()
 
 
-def test_ui_serves_the_comparison_on_loopback(first: Sweep) -> None:
+def test_ui_serves_the_comparison_on_loopback_until_it_is_ended(first: Sweep) -> None:
     port = free_port()
     server = start(
-        sys.executable, "-m", "orchestrator.ui", "--workdir", first.workdir, "--sweep", "first", "--port", port
-    )
+        sys.executable, "-u", "-m", "orchestrator.ui", "--workdir", first.workdir, "--sweep", "first", "--port", port
+    )  # fmt: skip
     try:
         assert server.stdout is not None
-        address = next(line for line in server.stdout if line.startswith("Compare the trials: "))
-        assert f"http://127.0.0.1:{port}/#/compare-runs?runs=" in address
+        said = [next(server.stdout) for _ in range(4)]
+        view = (
+            f"http://127.0.0.1:{port}/#/experiments/{first.result['mlflow']['experiment_id']}/runs?viewStateShareKey="
+        )
+        assert said[0].startswith(f"Charts of the trials: {view}") and "compareRunsMode=CHART" in said[0]
+        assert said[1].startswith(f"Table of the trials: {view}") and "compareRunsMode=TABLE" in said[1]
+        assert said[2].startswith(f"Compare the best trials: http://127.0.0.1:{port}/#/compare-runs?runs=")
+        assert "Ctrl-C" in said[3]
         wait_for(f"http://127.0.0.1:{port}/health")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
             assert b"MLflow" in page.read()
         place = first.result["mlflow"]
         client = MlflowClient(f"http://127.0.0.1:{port}")
         assert client.get_run(place["parent_run_id"]).info.run_name == "first"
+        server.send_signal(signal.SIGTERM)  # to itself alone: MLflow's processes end with it
+        assert server.wait(60) == 0
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
     finally:
         end(server)
 
