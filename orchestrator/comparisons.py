@@ -67,7 +67,8 @@ def _family(values: Mapping[str, Mapping[Any, float]], pairs: Sequence[tuple[str
     for a, b in pairs:
         seeds, paired = sorted(values[a]), values[a].keys() == values[b].keys()
         theirs = seeds if paired else sorted(values[b])
-        compared.append(compare([values[a][k] for k in seeds], [values[b][k] for k in theirs], paired=paired))
+        ours, others = [values[a][k] for k in seeds], [values[b][k] for k in theirs]
+        compared.append(compare(ours, others, paired=paired, family=len(pairs)))
     return [
         {"a": a, "b": b, **asdict(each), "significant": each.significant}
         for (a, b), each in zip(pairs, holm(compared), strict=True)

@@ -1,9 +1,9 @@
 """Statistics of repeated measurements: summaries with intervals, tests of differences, correction for many tests.
 
-Which test decides is fixed before anything is measured. Where the values pair (the same seed on both sides), it is the
-exact paired permutation test, which assumes nothing but that the sign of a difference is chance under the null; with
-fewer than six pairs it cannot reach 5 %, and then, and where nothing pairs, it is Welch's t test, which assumes nearly
-normal values and no common variance.
+Which test decides is fixed before anything is measured, by the number of values and of comparisons. Where the values
+pair (the same seed on both sides), it is the exact paired permutation test, which assumes nothing but that the sign of
+a difference is chance under the null. With few pairs it cannot reach 5 %, corrected for all comparisons, whatever is
+measured. Then, and where nothing pairs, it is Welch's t test: nearly normal values, no common variance.
 """
 
 import math
@@ -72,13 +72,14 @@ class Comparison:
         return p is not None and p <= ALPHA
 
 
-def compare(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> Comparison:
+def compare(ours: Sequence[float], theirs: Sequence[float], *, paired: bool, family: int = 1) -> Comparison:
     """Return the difference of two means with its test.
 
     Args:
         ours: Independent measurements.
         theirs: Those to compare with.
         paired: Whether the k-th of both share a seed; then there are equally many.
+        family: Comparisons that this one is corrected with; see `holm`.
 
     Raises:
         ValueError: Values that pair are not equally many.
@@ -98,10 +99,14 @@ def compare(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> 
         half = _quantile(len(a) - 1) * float((a - b).std(ddof=1)) / math.sqrt(len(a))
     permutation_p = _permutation(a - b) if paired else None
     smallest = 2 * 0.5 ** len(a)  # of all assignments of signs, the one that was seen and its mirror image
-    if permutation_p is not None and smallest <= ALPHA:
+    if permutation_p is not None and smallest * family <= ALPHA:
         test, p, note = "paired permutation", permutation_p, f"the seeds pair, n = {len(a)}"
     elif paired:
-        note = f"{len(a)} pairs cannot reach p ≤ {ALPHA:g} in the permutation test (at best {smallest:g}): 6 can"
+        needed = math.ceil(math.log2(2 * family / ALPHA))
+        note = (
+            f"{len(a)} pairs cannot reach p ≤ {ALPHA:g} in the permutation test, corrected for {family} "
+            f"{'comparison' if family == 1 else 'comparisons'} (at best {smallest * family:g}): {needed} can"
+        )
         test, p = "Welch", welch_p
     else:
         test, p, note = "Welch", welch_p, f"no seeds pair, n = {len(a)} and {len(b)}"

@@ -152,7 +152,7 @@ class SweepRun:
         """Make sure of a trial's run, and return what the journal knows of it."""
         known = self.journal.run(name)
         if known is None:
-            run = self._run(name, {"mdatm.trial": name}, {"mdatm.stage": stage}, start_time=now_ms())
+            run = self._run(name, {"mdatm.trial": name}, _trial_tags(stage), start_time=now_ms())
             self.journal.add(name, run, *param_entries(config), status=RUNNING)
             known = self.journal.run(name)
         assert known is not None, "it has just been added"
@@ -284,6 +284,10 @@ def _open_parent(service: MlflowService, journal: Journal, experiment_id: str, s
     journal.name_run(_PARENT, run_id)
     journal.remember("tracking_uri", service.uri)
     journal.remember("experiment_id", experiment_id)
+
+
+def _trial_tags(stage: str) -> dict[str, str]:
+    return {"mdatm.stage": stage, "mlflow.loggedImages": "True"}
 
 
 def _set_status(journal: Journal, name: str, status: str, known_as: str | None = None, *before: Part) -> None:

@@ -1,6 +1,7 @@
 """What Ray Tune tells of a trial, journalled for MLflow: settings, metrics and a picture a rung, how it ended."""
 
 import logging
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from ray import tune
 
 from orchestrator.delivery import Part
 from orchestrator.figures import draw_set
+from orchestrator.mlflow_entries import now_ms
 from orchestrator.search import error_line
 from orchestrator.searcher import METRIC, ended_as_planned
 from orchestrator.settings import SEARCH
@@ -108,9 +110,13 @@ class TrackingCallback(tune.Callback):
             if state is None or state["iteration"] != iteration:
                 return []
             images, names = self._dataset.displayable(images_of(state)), self._dataset.class_names
-            return self._journal.draw(
-                name, "images", f"synthetic-{iteration:06d}.png", lambda path: draw_set(path, images, names)
-            )
+            # MLflow's own images are called so, the smaller one for its overview; its image charts find no others.
+            logged = f"synthetic+step+{iteration}+timestamp+{now_ms()}+{uuid.uuid4()}"
+            return [
+                part
+                for file in (f"{logged}.png", f"{logged}+compressed.webp")
+                for part in self._journal.draw(name, "images", file, lambda path: draw_set(path, images, names))
+            ]
         except (CheckpointError, OSError) as error:  # a picture less is no reason to end a sweep
             if not self._said_no_picture:
                 _log.warning("MLflow lacks a picture of %s: %s", name, error)

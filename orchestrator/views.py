@@ -89,7 +89,7 @@ def _state(space: Space, trials: str) -> dict[str, Any]:
     first_rung = space.fixed["first_rung_iterations"].value  # all trials came to it
     outcome = "tags.`mdatm.outcome`"
     metrics = [f"metrics.`{name}`" for name in _METRICS]
-    params = [f"params.`{name}`" for name in dict.fromkeys((*_PARAMS, *space.varied))]
+    params = [f"params.`{name}`" for name in dict.fromkeys((*space.varied, *_PARAMS))]
     return {
         "searchFilter": trials,
         "orderByKey": _BEST_FIRST,

@@ -99,7 +99,9 @@ def tracked(sweep: Sweep) -> dict[str, Any]:
                 metric: [(each.step, each.value) for each in client.get_metric_history(child.info.run_id, metric)]
                 for metric in child.data.metrics.keys() - CLOCKS
             },
-            sorted(file.path for file in client.list_artifacts(child.info.run_id, "images")),
+            sorted(
+                file.path.partition("+timestamp+")[0] for file in client.list_artifacts(child.info.run_id, "images")
+            ),
         )
         for child in runs
     }

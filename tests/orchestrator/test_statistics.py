@@ -156,7 +156,17 @@ class TestTooFew:
     def test_pairs_for_the_permutation_test_are_said(self) -> None:
         comparison = compare([0.5, 0.6, 0.7, 0.8, 0.9], [0.1, 0.2, 0.2, 0.3, 0.4], paired=True)
         assert comparison.test == "Welch" and comparison.permutation_p == 2 / 32
-        assert "5 pairs cannot reach p ≤ 0.05 in the permutation test (at best 0.0625): 6 can" in comparison.note
+        assert "corrected for 1 comparison (at best 0.0625): 6 can" in comparison.note
+
+    def test_the_test_is_one_that_the_correction_leaves_a_chance(self) -> None:
+        ours, theirs = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1], [0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6]
+        for pairs, family, test in ((6, 1, "paired permutation"), (6, 2, "Welch"), (7, 3, "paired permutation")):
+            comparison = compare(ours[:pairs], theirs[:pairs], paired=True, family=family)
+            assert comparison.test == test
+        assert (
+            "corrected for 2 comparisons (at best 0.0625): 7 can"
+            in compare(ours[:6], theirs[:6], paired=True, family=2).note
+        )
 
     def test_pairs_are_equally_many(self) -> None:
         with pytest.raises(ValueError, match="not 3 and 4"):

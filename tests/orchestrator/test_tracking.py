@@ -198,9 +198,12 @@ class TestEmbedded:
         assert child.data.params == {"trial_number": "0", "lr_pixel": "0.1"}
         assert steps(client, child.info.run_id) == steps(client, child.info.run_id, "alpha") == [10, 20, 40]
         assert child.data.metrics == {"validation_accuracy": 1 / 41, "alpha": 0.01}
-        assert [file.path for file in client.list_artifacts(child.info.run_id, "images")] == [
-            "images/synthetic-000010.png", "images/synthetic-000020.png", "images/synthetic-000040.png",
-        ]  # fmt: skip
+        assert child.data.tags["mlflow.loggedImages"] == "True"
+        files = [file.path for file in client.list_artifacts(child.info.run_id, "images")]
+        assert sorted(file.partition("+timestamp+")[0] for file in files) == [
+            f"images/synthetic+step+{step}" for step in (10, 10, 20, 20, 40, 40)
+        ]
+        assert sum(file.endswith("+compressed.webp") for file in files) == 3
         folder = workdir.sweep("whole") / "journal"
         assert not list((folder / "pictures").iterdir()), "sent pictures are deleted"
 
@@ -770,7 +773,7 @@ class TestServer:
                     assert row.value == result(int(name[-3:]), row.step)[metric]
             assert child.info.status == "FINISHED"
         pictures = client.list_artifacts(runs["trial-000"].info.run_id, "images")
-        assert len(pictures) == ITERATIONS
+        assert len(pictures) == 2 * ITERATIONS  # large and small
         assert client.get_run(run.run_id).info.status == "FINISHED"
 
     def test_that_stays_away_is_told_later_by_whoever_comes(
