@@ -15,6 +15,7 @@ from typing import Any
 # MLflow would send a request again whose answer it did not wait for: two runs where the server was only slow.
 os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody else is told what a sweep does
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run, in the middle of our own
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag

@@ -1,5 +1,6 @@
 """Pictures: synthetic sets, the trials of a search, the variants of a study."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,26 +28,32 @@ CELL, GAP, HEADING = 72, 4, 18
 _COLOURS = {"finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b"}
 
 
-def draw_set(path: Path, images: Tensor, class_names: Sequence[str]) -> None:
-    """Draw a set in default order, a column a class; of a large set the first classes and images.
+def draw_set(path: Path, images: Tensor, class_names: Sequence[str], *, longest: int | None = None) -> None:
+    """Draw a set in default order, a column a class, in lines that make about a square; of a large set the first.
 
     Args:
         path: PNG to write.
         images: Displayable, float [ipc·C, ch, H, W] in [0, 1].
         class_names: Names of the C classes.
+        longest: Pixels of the longer side at most; None: as it comes.
     """
     ipc = len(images) // len(class_names)
     classes, rows = min(len(class_names), MAX_CLASSES), min(ipc, MAX_IPC)
+    across = min(classes, math.ceil(math.sqrt(classes * rows)))
+    line = HEADING + rows * (CELL + GAP)
     # Not by matplotlib, which takes a third of a second: this is drawn at every rung of every trial.
-    sheet = Image.new("RGB", (classes * (CELL + GAP) + GAP, rows * (CELL + GAP) + HEADING), "white")
+    sheet = Image.new("RGB", (across * (CELL + GAP) + GAP, math.ceil(classes / across) * line), "white")
     pen = ImageDraw.Draw(sheet)
     pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(-1).numpy()
     for label in range(classes):
-        left = GAP + label * (CELL + GAP)
-        pen.text((left + CELL / 2, HEADING / 2), class_names[label][:10], fill="black", anchor="mm", font_size=9)
+        left, top = GAP + label % across * (CELL + GAP), label // across * line
+        middle = (left + CELL / 2, top + HEADING / 2)
+        pen.text(middle, class_names[label][:10], fill="black", anchor="mm", font_size=9)
         for row in range(rows):
             image = Image.fromarray(pixels[label * ipc + row]).resize((CELL, CELL), Image.Resampling.NEAREST)
-            sheet.paste(image, (left, HEADING + row * (CELL + GAP)))
+            sheet.paste(image, (left, top + HEADING + row * (CELL + GAP)))
+    if longest is not None:
+        sheet.thumbnail((longest, longest))
     sheet.save(path)
 
 

@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -21,6 +22,8 @@ from trainables.errors import CheckpointError
 
 __all__ = ["TrackingCallback"]
 
+OVERVIEW_PIXELS = 256
+"""The longer side of the small pictures; MLflow shows its overview of images in their size."""
 _log = logging.getLogger(__name__)
 _LOGGED = (
     METRIC, "matching_loss", "alpha", "skip_rate", "not_finite_rate", "floor_rate", "label_inconsistency",
@@ -114,8 +117,10 @@ class TrackingCallback(tune.Callback):
             logged = f"synthetic+step+{iteration}+timestamp+{now_ms()}+{uuid.uuid4()}"
             return [
                 part
-                for file in (f"{logged}.png", f"{logged}+compressed.webp")
-                for part in self._journal.draw(name, "images", file, lambda path: draw_set(path, images, names))
+                for end, longest in ((".png", None), ("+compressed.webp", OVERVIEW_PIXELS))
+                for part in self._journal.draw(
+                    name, "images", logged + end, partial(draw_set, images=images, class_names=names, longest=longest)
+                )
             ]
         except (CheckpointError, OSError) as error:  # a picture less is no reason to end a sweep
             if not self._said_no_picture:

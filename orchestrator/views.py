@@ -62,8 +62,12 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
         client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{run_id}", view)
         best = client.search_runs([experiment_id], trials, order_by=[f"{_BEST_FIRST} DESC"], max_results=COMPARED)
     except MlflowException as error:
-        said = str(error).partition("\n")[0]
-        raise ClusterError(f"MLflow at {tracking_uri} does not show the sweep {sweep!r} ({said}); is it up?") from error
+        bottom: BaseException = error  # MLflow wraps "connection refused" four times
+        while bottom.__context__ is not None:
+            bottom = bottom.__context__
+        raise ClusterError(
+            f"MLflow at {tracking_uri} does not show the sweep {sweep!r} ({bottom}); see to it that it is up and has it"
+        ) from error
     page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&workflowType=machine_learning"
     runs, experiments = (quote(json.dumps(ids)) for ids in ([run.info.run_id for run in best], [experiment_id]))
     return {

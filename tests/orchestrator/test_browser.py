@@ -100,6 +100,10 @@ class TestMlflow:
             for name in SEARCHED:
                 expect(parallel.get_by_text(name, exact=True)).to_be_visible()
             assert_lines_are_drawn(parallel.locator("canvas.foreground"))
+            images = cards.filter(has=tab.page.get_by_role("heading", name="synthetic")).locator("img")
+            expect(images).to_have_count(len(TRIALS))
+            widths = "all => Promise.all(all.map(one => one.decode())).then(() => all.map(one => one.naturalWidth))"
+            assert min(images.evaluate_all(widths)) > 100
             tab.keep("mlflow-charts")
         assert tab.elsewhere == [] and tab.exceptions == []
 

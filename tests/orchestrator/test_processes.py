@@ -192,7 +192,7 @@ def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_s
         assert all(child.info.run_id in done.stdout for child in children)
     finally:
         end(server)
-    assert_refused(run(*ui), f"MLflow at {address} does not show the sweep 'remote'", "is it up?", code=3)
+    assert_refused(run(*ui), f"MLflow at {address} does not show the sweep 'remote'", "refused", code=3)
 
 
 def test_a_tracking_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
