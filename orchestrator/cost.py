@@ -41,8 +41,8 @@ def cost_parts(iterations: int, result: Mapping[str, Any], records: Sequence[Tri
     return [
         "## Cost",
         markdown_table(["stage", "by the clock", "CPU-core-hours", "GPU-hours"], rows),
-        f"{workers['count']} worker{'s' if workers['count'] > 1 else ''} at once, a CPU core each{_gpus(workers['gpus_each'])}. The search's hours are "
-        f"those that its trials ran; of the other stages what all workers were held for, busy or not. Experts: "
+        f"Workers at once: {workers['count']}, a CPU core each{_gpus(workers['gpus_each'])}. The search's hours are "
+        "those that its trials ran; of the other stages what all workers were held for, busy or not. Experts: "
         f"{experts['trained']} trained, {experts['reused']} reused. {sentence}",
     ]
 
