@@ -4,15 +4,14 @@ from typing import Any
 
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import (
-    REPEATS_HEADINGS,
     STUDY_HEADINGS,
     difference_parts,
     finals_table,
     markdown_table,
     mean_std,
     number_text,
-    repeats_cells,
-    study_cells,
+    repeats_markdown,
+    study_markdown,
 )
 from search_spaces import Space
 
@@ -91,14 +90,13 @@ def _repeats_parts(result: dict[str, Any]) -> list[str]:
         "The search took its winner for what one distillation reached, so that one flatters. Here the winner's and the "
         "reference's settings are distilled again with seeds that the search never saw, the same for both. Mean ± "
         f"standard deviation over n distillations; a distillation's value is the mean of {networks} networks.",
-        markdown_table(REPEATS_HEADINGS, repeats_cells(repeats)),
+        repeats_markdown(repeats),
         *difference_parts(repeats["comparisons"]),
     ]
 
 
 def study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]]) -> list[str]:
     """Return what a report says of a study: its variants, their figure, its data and the images."""
-    summary = markdown_table(["variant", "range", *STUDY_HEADINGS.values(), "n"], study_cells(study, space))
     columns = ["variant", "repeat", "trial", *STUDY_HEADINGS]
     data = markdown_table(
         ["variant", "repeat", "trial", *STUDY_HEADINGS.values()],
@@ -109,7 +107,7 @@ def study_parts(study: dict[str, Any], space: Space, rows: list[dict[str, Any]])
         "## Variants",
         "Mean ± standard deviation over n repeats: distillations, each with a seed of its own. A repeat's value is "
         f"{networks}. Accuracy, F1 and recall are those on the test split; labels are hard and in default order.",
-        summary,
+        study_markdown(study, space),
         *difference_parts(study["comparisons"]),
         *_skipped(rows),
         "![Variants](figures/study.png)",

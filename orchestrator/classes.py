@@ -41,8 +41,7 @@ def draw_confusion(path: Path, names: list[str], confusion: np.ndarray) -> None:
         names: The C classes.
         confusion: int64 [networks, C, C], actual class by predicted.
     """
-    counts = confusion.sum(axis=0)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    shares = _shares(confusion)
     figure, axis = plt.subplots(figsize=(5.6, 5.2), dpi=120, layout="constrained")
     picture = axis.imshow(shares, cmap="viridis", vmin=0, vmax=shares.max())
     figure.colorbar(picture, label="share of the class's images", shrink=0.8)
@@ -63,7 +62,7 @@ def class_parts(names: list[str], confusions: dict[str, np.ndarray], best: str) 
         best: Name of the best set.
     """
     ours, real = confusions[best], confusions[RANDOM_REAL]
-    accuracy = _class_accuracy(ours)
+    accuracy, of_real = _class_accuracy(ours), _class_accuracy(real).mean(axis=0)
     order = np.argsort(-accuracy.mean(axis=0), kind="stable")
     half, shown = SHOWN // 2, len(names)
     if shown > SHOWN:
@@ -71,7 +70,7 @@ def class_parts(names: list[str], confusions: dict[str, np.ndarray], best: str) 
     rows = [
         [
             names[k], str(int(ours[0, k].sum())), f"{accuracy[:, k].mean():.3f} ± {accuracy[:, k].std(ddof=1):.3f}",
-            f"{_class_accuracy(real)[:, k].mean():.3f}",
+            f"{of_real[k]:.3f}",
         ]
         for k in order
     ]  # fmt: skip
@@ -92,10 +91,16 @@ def _class_accuracy(confusion: np.ndarray) -> np.ndarray:
     return shares
 
 
+def _shares(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each class that is taken for each, over all networks, [C, C]."""
+    counts = confusion.sum(axis=0)
+    shares: np.ndarray = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    return shares
+
+
 def _mistakes(names: list[str], confusion: np.ndarray) -> str:
     """Say which classes are most often taken for which."""
-    counts = confusion.sum(axis=0)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    shares = _shares(confusion)
     np.fill_diagonal(shares, 0)
     largest = [divmod(int(place), len(names)) for place in np.argsort(-shares, axis=None, kind="stable")[:MISTAKES]]
     told = [f"{names[actual]} for {names[taken]} ({shares[actual, taken]:.0%})" for actual, taken in largest]

@@ -72,7 +72,7 @@ def main(
     from trainables.augmentation import Augmentation
     from trainables.config import Protocol
     from trainables.datasets import load
-    from trainables.evaluation import evaluate_networks
+    from trainables.evaluation import TESTED, evaluate_networks
     from trainables.labels import default_order_labels
     from trainables.networks import ConvNet
     from trainables.seeding import seed_of
@@ -117,10 +117,7 @@ def main(
             augmentation=Augmentation(families=real.augmentation, align_corners=False),
             seeds=[seed_of(seed, "finals", number) for number in range(networks)], progress=show,
         )  # fmt: skip
-    summaries = {
-        metric: summarize([getattr(metrics, metric) for metrics in measured])
-        for metric in ("accuracy", "macro_f1", "macro_recall")
-    }
+    summaries = {metric: summarize([getattr(metrics, metric) for metrics in measured]) for metric in TESTED}
     for metric, summary in summaries.items():
         click.echo(f"{metric:>13}: {summary['mean']:.4f} ± {summary['std']:.4f} (n = {summary['n']})")
     if json_path:

@@ -27,7 +27,7 @@ from orchestrator.statistics import summarize
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import load
-from trainables.evaluation import Metrics, measure_network, train_network
+from trainables.evaluation import TESTED, Metrics, measure_network, train_network
 from trainables.files import write_atomically
 from trainables.initialization import real_images
 from trainables.labels import default_order_labels
@@ -38,7 +38,6 @@ from trainables.shared_file import SharedFile, local_path
 __all__ = ["BASELINES", "RANDOM_REAL", "name_finals", "run_finals", "train_and_test", "write_finals"]
 
 BASELINES = FULL_DATA, RANDOM_REAL = "full_data", "random_real"
-METRICS = ("accuracy", "macro_f1", "macro_recall")
 
 
 def train_and_test(
@@ -135,7 +134,7 @@ def name_finals(
     """Return `finals` of result.json: means over networks, of the best and the reference trial and the baselines."""
     places = {"winner": best, "paper_setting": reference, RANDOM_REAL: RANDOM_REAL, FULL_DATA: FULL_DATA}
     return {
-        name: {metric: summarize([getattr(each, metric) for each in measured[place]]) for metric in METRICS}
+        name: {metric: summarize([getattr(each, metric) for each in measured[place]]) for metric in TESTED}
         for name, place in places.items()
         if place in measured
     }
@@ -150,7 +149,7 @@ def write_finals(path: Path, measured: Mapping[str, Sequence[Metrics]], class_na
         {
             "set": name,
             "network": number,
-            **{metric: getattr(each, metric) for metric in METRICS},
+            **{metric: getattr(each, metric) for metric in TESTED},
             "confusion": [count for row in each.confusion for count in row],
         }
         for name, networks in measured.items()

@@ -10,11 +10,9 @@ from orchestrator.delivery import FILE, PARAMS, Part, in_parts
 from orchestrator.experts import ExpertSummary
 from orchestrator.journal import METRICS
 from orchestrator.statistics import summarize
-from trainables.evaluation import Metrics
+from trainables.evaluation import TESTED, Metrics
 
 __all__ = ["expert_figures", "file_entries", "final_figures", "metric_entries", "now_ms", "param_entries"]
-
-_TESTED = ("accuracy", "macro_f1", "macro_recall")
 
 
 def now_ms() -> int:
@@ -52,7 +50,7 @@ def expert_figures(experts: ExpertSummary) -> list[tuple[str, float, int]]:
 def final_figures(networks: Sequence[Metrics]) -> list[tuple[str, float, int]]:
     """Return what networks reached on the test split as metrics: a step a network, and their mean and deviation."""
     figures = []
-    for metric in _TESTED:
+    for metric in TESTED:
         values = [getattr(each, metric) for each in networks]
         summary = summarize(values)
         figures += [(f"test_{metric}", value, network) for network, value in enumerate(values)]

@@ -6,14 +6,11 @@ from typing import Any
 from orchestrator.report import repeat_command
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import (
-    REPEATS_HEADINGS,
-    STUDY_HEADINGS,
     difference_parts,
     finals_table,
-    markdown_table,
     mean_std,
-    repeats_cells,
-    study_cells,
+    repeats_markdown,
+    study_markdown,
 )
 
 __all__ = ["describe", "result_metrics"]
@@ -63,13 +60,12 @@ def describe(result: Mapping[str, Any], settings: SweepSettings) -> str:
         parts += [
             "The settings distilled again, with seeds that the search never saw; mean ± standard deviation over "
             "distillations:",
-            markdown_table(REPEATS_HEADINGS, repeats_cells(result["repeats"])),
+            repeats_markdown(result["repeats"]),
             *difference_parts(result["repeats"]["comparisons"]),
         ]
     if "study" in result:  # last: MLflow cuts off what is too long for it
         parts += [
             "The variants; mean ± standard deviation over repeats:",
-            markdown_table(["variant", "range", *STUDY_HEADINGS.values(), "n"],
-                           study_cells(result["study"], settings.space)),
-        ]  # fmt: skip
+            study_markdown(result["study"], settings.space),
+        ]
     return "\n\n".join(parts)

@@ -12,12 +12,10 @@ from orchestrator.comparisons import compare_variants
 from orchestrator.statistics import summarize
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
-from trainables.evaluation import Metrics
+from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
 
 __all__ = ["range_text", "study_rows", "summarize_study", "variant_range", "write_study"]
-
-_TESTED = ("accuracy", "macro_f1", "macro_recall")
 
 
 def study_rows(
@@ -36,7 +34,7 @@ def study_rows(
             "trial": record.name,
             **{key: record.settings[key] for key in shown},
             "validation_accuracy": record.last,
-            **{metric: fmean(getattr(each, metric) for each in measured[record.name]) for metric in _TESTED},
+            **{metric: fmean(getattr(each, metric) for each in measured[record.name]) for metric in TESTED},
             "networks": len(measured[record.name]),
             "skip_rate": record.measures.get("skip_rate"),
         }
@@ -62,7 +60,7 @@ def summarize_study(
             "settings": dict(settings),
             **{
                 metric: summarize([row[metric] for row in repeats]) if repeats else None
-                for metric in ("validation_accuracy", *_TESTED)
+                for metric in ("validation_accuracy", *TESTED)
             },
         }
     return {"variants": variants, "comparisons": compare_variants(rows, finals or {})}

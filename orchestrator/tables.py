@@ -7,21 +7,21 @@ from rich.table import Table
 from orchestrator.study import variant_range
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
+from trainables.evaluation import TESTED
 
 __all__ = [
     "FINAL_NAMES",
-    "REPEATS_HEADINGS",
     "STUDY_HEADINGS",
     "difference_parts",
     "finals_table",
     "markdown_table",
     "mean_std",
     "number_text",
-    "repeats_cells",
+    "repeats_markdown",
     "repeats_table",
     "result_table",
-    "study_cells",
     "study_figure_table",
+    "study_markdown",
     "study_table",
     "trials_table",
 ]
@@ -38,7 +38,8 @@ STUDY_HEADINGS = {
     "macro_f1": "macro-F1",
     "macro_recall": "macro-recall",
 }
-REPEATS_HEADINGS = ["settings of", *STUDY_HEADINGS.values(), "n"]
+_REPEATS = ["settings of", *STUDY_HEADINGS.values(), "n"]
+_VARIANTS = ["variant", "range", *STUDY_HEADINGS.values(), "n"]
 
 
 def result_table(result: dict[str, Any]) -> Table:
@@ -49,7 +50,7 @@ def result_table(result: dict[str, Any]) -> Table:
     for heading in ("accuracy", "macro-F1", "macro-recall"):
         table.add_column(heading, justify="right")
     for name, metrics in result["finals"].items():
-        cells = [mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
+        cells = [mean_std(metrics[metric]) for metric in TESTED]
         table.add_row(FINAL_NAMES[name], *cells)
     return table
 
@@ -58,21 +59,27 @@ def repeats_table(repeats: dict[str, Any], networks: int) -> Table:
     """Return a search's settings distilled again as a table for the terminal."""
     title = f"Distilled again with fresh seeds, mean ± std over distillations of {networks} networks each"
     table = Table(title=title, title_justify="left")
-    for heading in REPEATS_HEADINGS:
-        table.add_column(heading, justify="left" if heading == REPEATS_HEADINGS[0] else "right")
-    for cells in repeats_cells(repeats):
+    for heading in _REPEATS:
+        table.add_column(heading, justify="left" if heading == _REPEATS[0] else "right")
+    for cells in _repeats_cells(repeats):
         table.add_row(*cells)
     return table
 
 
-def repeats_cells(repeats: dict[str, Any]) -> list[list[str]]:
-    """Return whose settings were distilled again, summaries and n, a list each; see REPEATS_HEADINGS."""
-    rows = []
-    for name, variant in repeats["variants"].items():
-        summaries = [variant[metric] for metric in STUDY_HEADINGS]
-        figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
-        rows.append([FINAL_NAMES[name], *figures, str(summaries[0]["n"] if summaries[0] else 0)])
-    return rows
+def repeats_markdown(repeats: dict[str, Any]) -> str:
+    """Return a search's settings distilled again in Markdown."""
+    return markdown_table(_REPEATS, _repeats_cells(repeats))
+
+
+def _repeats_cells(repeats: dict[str, Any]) -> list[list[str]]:
+    return [[FINAL_NAMES[name], *_summary_cells(variant)] for name, variant in repeats["variants"].items()]
+
+
+def _summary_cells(variant: dict[str, Any]) -> list[str]:
+    """Return a variant's summaries and n."""
+    summaries = [variant[metric] for metric in STUDY_HEADINGS]
+    figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
+    return [*figures, str(summaries[0]["n"] if summaries[0] else 0)]
 
 
 def study_table(study: dict[str, Any], space: Space) -> Table:
@@ -82,7 +89,7 @@ def study_table(study: dict[str, Any], space: Space) -> Table:
         table.add_column(heading)
     for heading in (*STUDY_HEADINGS.values(), "n"):
         table.add_column(heading, justify="right")
-    for cells in study_cells(study, space):
+    for cells in _study_cells(study, space):
         table.add_row(*cells)
     return table
 
@@ -103,15 +110,13 @@ def study_figure_table(study: dict[str, Any]) -> Table:
     return table
 
 
-def study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
-    """Return a variant's name, matching range, summaries and n, a list a variant."""
-    rows = []
-    for name, variant in study["variants"].items():
-        summaries = [variant[metric] for metric in STUDY_HEADINGS]
-        figures = ["–" if summary is None else mean_std(summary) for summary in summaries]
-        count = str(summaries[0]["n"]) if summaries[0] else "0"
-        rows.append([name, variant_range(space, name), *figures, count])
-    return rows
+def study_markdown(study: dict[str, Any], space: Space) -> str:
+    """Return a study's variants in Markdown."""
+    return markdown_table(_VARIANTS, _study_cells(study, space))
+
+
+def _study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
+    return [[name, variant_range(space, name), *_summary_cells(variant)] for name, variant in study["variants"].items()]
 
 
 def difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
@@ -141,7 +146,7 @@ def finals_table(finals: dict[str, Any]) -> str:
     """Return the finals in Markdown: mean ± std over networks, and accuracy's 95 % interval."""
     rows = []
     for name, metrics in finals.items():
-        cells = [mean_std(metrics[metric]) for metric in ("accuracy", "macro_f1", "macro_recall")]
+        cells = [mean_std(metrics[metric]) for metric in TESTED]
         interval = metrics["accuracy"]["interval_95"]
         span = "{:.3f} … {:.3f}".format(*interval) if interval else "–"
         rows.append([FINAL_NAMES[name], cells[0], span, *cells[1:], str(metrics["accuracy"]["n"])])

@@ -4,13 +4,11 @@ Only the opening of a sweep asks MLflow itself, so that a wrong address is refus
 the sweep's journal, from where it is sent: a server that is away neither stops nor delays a sweep.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from orchestrator.delivery import INPUT, RUN, STATUS, TAGS, MlflowService, Part
 from orchestrator.errors import ClusterError
@@ -32,6 +30,7 @@ from orchestrator.sender import Refused, Sender, Unavailable
 from orchestrator.served_model import model_tags
 from orchestrator.settings import FINALS, SEARCH, SweepSettings, Workdir
 from orchestrator.trials import TrialRecord
+from orchestrator.views import compare_page
 from trainables.evaluation import Metrics
 
 __all__ = ["FLUSH_S", "LOCAL_SERVER", "RUNNING", "SweepRun", "compare_url", "open_sweep_run", "reopen_sweep_run"]
@@ -247,8 +246,7 @@ def reopen_sweep_run(tracking_uri: str | None, workdir: Workdir, sweep: str) -> 
 def compare_url(run: SweepRun, run_ids: list[str]) -> str:
     """Return the address of MLflow's page that compares runs."""
     base = run.tracking_uri.rstrip("/") if run.tracking_uri.startswith("http") else LOCAL_SERVER
-    runs, experiments = quote(json.dumps(run_ids)), quote(json.dumps([run.experiment_id]))
-    return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base}/{compare_page(run.experiment_id, run_ids)}"
 
 
 def _journal_folder(workdir: Workdir, sweep: str) -> Path:

@@ -65,13 +65,13 @@ class TrackingCallback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Open the trial's run, once; that of a trial which goes on is running again."""
-        self._open(trial)
+        self._tell(trial, RUNNING)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Log a rung under its distillation iteration, once: a trial that goes on may repeat some."""
-        name = self._open(trial)
+        name = self._tell(trial, RUNNING)
         known = self._journal.run(name)
         if _is_no_rung(result) or (known is not None and result["iteration"] <= known.iteration):
             return
@@ -83,28 +83,20 @@ class TrackingCallback(tune.Callback):
         """Close the run: FINISHED if all iterations were done, else KILLED, which is MLflow's word for pruned."""
         result = trial.last_result or {}
         if "failed" in result:
-            self._close(trial, "failed", result["failed"])
+            self._tell(trial, "failed", result["failed"])
         elif "halted" not in result:  # that one has not ended
-            self._close(trial, "finished" if ended_as_planned(result, self._iterations) else "pruned")
+            self._tell(trial, "finished" if ended_as_planned(result, self._iterations) else "pruned")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the run of a failed trial with the reason."""
-        self._close(trial, "failed", error_line(trial))
+        self._tell(trial, "failed", error_line(trial))
 
-    def _open(self, trial: Any) -> str:
-        """Make sure of a trial's run, and that it is said to be running; return its name."""
-        name = self._name(trial)
-        self._run.open_trial(name, trial.config, self._stage)
-        self._run.set_outcome(name, RUNNING)
-        return name
-
-    def _close(self, trial: Any, outcome: str, reason: str = "") -> None:
-        name = self._name(trial)
+    def _tell(self, trial: Any, outcome: str, reason: str = "") -> str:
+        """Make sure of a trial's run, and that it says what has become of the trial; return its name."""
+        name = trial_name(trial.config["trial_number"], self._stage)
         self._run.open_trial(name, trial.config, self._stage)
         self._run.set_outcome(name, outcome, reason)
-
-    def _name(self, trial: Any) -> str:
-        return trial_name(trial.config["trial_number"], self._stage)
+        return name
 
     def _draw(self, name: str, number: int, iteration: int) -> list[Part]:
         """Draw the synthetic images of a trial's checkpoint, if there is one of that iteration."""

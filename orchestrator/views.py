@@ -24,7 +24,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.settings import SEARCH
 from search_spaces import Space
 
-__all__ = ["prepare_pages"]
+__all__ = ["compare_page", "prepare_pages"]
 
 COMPARED = 10
 """Trials on the page that compares the best: as many columns as a wide screen shows."""
@@ -69,12 +69,17 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
             f"MLflow at {tracking_uri} does not show the sweep {sweep!r} ({bottom}); see to it that it is up and has it"
         ) from error
     page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&workflowType=machine_learning"
-    runs, experiments = (quote(json.dumps(ids)) for ids in ([run.info.run_id for run in best], [experiment_id]))
     return {
         "Charts of the trials": f"{page}&compareRunsMode=CHART",
         "Table of the trials": f"{page}&compareRunsMode=TABLE",
-        "Compare the best trials": f"#/compare-runs?runs={runs}&experiments={experiments}",
+        "Compare the best trials": compare_page(experiment_id, [run.info.run_id for run in best]),
     }
+
+
+def compare_page(experiment_id: str, run_ids: list[str]) -> str:
+    """Return the address of MLflow's page that compares runs, to be put after the server's own."""
+    runs, experiments = (quote(json.dumps(ids)) for ids in (run_ids, [experiment_id]))
+    return f"#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def _saved_view(name: str, made: int, state: dict[str, Any]) -> str:

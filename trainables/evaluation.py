@@ -21,6 +21,7 @@ from trainables.networks import ConvNet
 from trainables.seeding import generator
 
 __all__ = [
+    "TESTED",
     "ImagesAt",
     "Metrics",
     "Step",
@@ -40,6 +41,10 @@ PREDICTION_BATCH = 256  # the evaluator's; at 64 × 64 pixels and width 128 a ba
 
 ImagesAt = Callable[[Tensor], Tensor]
 """Gives the normalised images [B, ch, H, W] of indices [B]; `tensor.__getitem__` is one."""
+
+
+TESTED = ("accuracy", "macro_f1", "macro_recall")
+"""What of Metrics is reported as a figure."""
 
 
 @dataclass(frozen=True)

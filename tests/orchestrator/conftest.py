@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,15 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch, *, head_cores: int) -> Iterator
         yield cluster
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As in a worker: threads wait for one another far longer than small tensors take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

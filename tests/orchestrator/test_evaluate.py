@@ -1,7 +1,6 @@
 """The evaluate command on anybody's files: what it takes, what it refuses and why, and what it writes down."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,7 @@ IPC = 2
 SMALL = ("--dataset", "digits", "--networks", "2", "--depth", "1", "--width", "2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
