@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -25,47 +24,15 @@ from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
 from trainables.augmentation import Augmentation
-from trainables.config import Protocol
-from trainables.datasets import load
-from trainables.evaluation import TESTED, Metrics, measure_network, train_network
+from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
+from trainables.final import train_and_test
 from trainables.initialization import real_images
-from trainables.labels import default_order_labels
-from trainables.networks import ConvNet
 from trainables.seeding import seed_of
-from trainables.shared_file import SharedFile, local_path
 
-__all__ = ["BASELINES", "RANDOM_REAL", "name_finals", "run_finals", "train_and_test", "write_finals"]
+__all__ = ["BASELINES", "RANDOM_REAL", "name_finals", "run_finals", "write_finals"]
 
 BASELINES = FULL_DATA, RANDOM_REAL = "full_data", "random_real"
-
-
-def train_and_test(
-    file: Path | SharedFile,
-    images: Any,
-    network: ConvNet,
-    protocol: Protocol,
-    augmentation: Augmentation,
-    seed: int,
-    device: str,
-) -> tuple[Metrics, np.ndarray]:
-    """Train one network on images (float32 array, default order; None: the training split) and test it.
-
-    Returns:
-        What it reached, and its parameters, float32 [P].
-    """
-    if device == "cpu":
-        torch.set_num_threads(1)
-    dataset = load(local_path(file), splits=("train", "test"))
-    if images is None:
-        labels, images_at = dataset.labels("train"), lambda index: dataset.normalized("train", index).to(device)
-    else:
-        labels = default_order_labels(len(images) // dataset.classes, dataset.classes)
-        images_at = torch.tensor(images, device=device).__getitem__
-    theta = train_network(
-        network, images_at, labels.to(device), protocol=protocol, augmentation=augmentation, seed=seed
-    )
-    return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
 
 
 def run_finals(

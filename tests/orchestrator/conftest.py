@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,16 +91,30 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+    """The workdir of most sweeps, one for all processes of the suite: several drivers at once are what people do."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp("runs")
+    shared = tmp_path_factory.getbasetemp().parent / "runs"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture(scope="session")
 def first(workdir: Path) -> Sweep:
     """A small sweep from nothing."""
-    return run_sweep(workdir, "first")
+    return run_once(workdir, "first")
 
 
 @pytest.fixture(scope="session")
 def second(first: Sweep) -> Sweep:
     """The same sweep again, in the same workdir; its finals distil too."""
-    return run_sweep(first.workdir, "second", "--final-seeds", "2")
+    return run_once(first.workdir, "second", "--final-seeds", "2")
+
+
+def run_once(workdir: Path, name: str, *arguments: str) -> Sweep:
+    """Run a sweep, unless another process of the suite has done so."""
+    said = workdir / f"{name}.txt"
+    with FileLock(said.with_suffix(".lock")):
+        if not said.exists():
+            said.write_text(run_sweep(workdir, name, *arguments).output)
+    return Sweep(workdir, name, said.read_text())

@@ -124,30 +124,25 @@ def cluster() -> Iterator[tuple[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_commands_join_a_cluster(cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     address, client_address = cluster
-    done = run("orchestrator.experts", "--space", "digits", "--experts", 2, "--workdir", tmp_path, "--address", address)
+    workdir, store = tmp_path / "runs", tmp_path / "store"
+    done = run("orchestrator.experts", "--space", "digits", "--experts", 2, "--workdir", workdir, "--address", address)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trained, 0 reused" in done.stdout
     done = run(
-        "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", tmp_path, "--name", "a", "--address", client_address
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "sweeps" / "a" / "result.json").read_text())
-    assert result["experts"]["reused"] == 2 and sum(result["trials"].values()) == 2
-
-
-def test_the_time_budget_ends_the_search_and_checkpoints_go_where_they_are_wanted(first: Sweep, tmp_path: Path) -> None:
-    done = run(
-        "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", first.workdir, "--name", "short", "--time-budget",
-        "15s", "--storage-path", tmp_path / "store",
+        "orchestrator.sweep", *SMALL, "--trials", 60, "--workdir", workdir, "--name", "short",
+        "--address", client_address, "--time-budget", "15s", "--storage-path", store,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((first.workdir / "sweeps" / "short" / "result.json").read_text())
+    result = json.loads((workdir / "sweeps" / "short" / "result.json").read_text())
+    assert result["experts"]["reused"] == 2
     assert result["status"] == "finished" and 1 <= sum(result["trials"].values()) < 60
-    assert list((tmp_path / "store" / "short").rglob("trial-000.safetensors"))
-    assert not (first.workdir / "sweeps" / "short" / "tune").exists()
+    assert list((store / "short").rglob("trial-000.safetensors"))
+    assert not (workdir / "sweeps" / "short" / "tune").exists()
 
 
 def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_seed(

@@ -48,19 +48,26 @@ def has_checkpoint(root: Path | str, trial: int) -> bool:
     return Path(checkpoint_place(str(root), trial)).exists()
 
 
-def test_a_trial_whose_process_is_killed_goes_on_bit_for_bit(first: Sweep) -> None:
-    sweep = begin(first.workdir, "trial-killed")
-    folder = first.workdir / "sweeps" / "trial-killed" / "checkpoints"
+def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_it_has_all(
+    first: Sweep, server: Server
+) -> None:
+    name = "trial-killed"
+    sweep = begin(first.workdir, name, "--tracking-uri", server.address)
+    folder = first.workdir / "sweeps" / name / "checkpoints"
     try:
         for number in (0, 1):  # the reference trial at its first rung, and another
             wait_until(sweep, lambda number=number: has_checkpoint(folder, number))
+            if number == 0:
+                server.stop()
             running = trial_process(sweep.pid)
             assert running is not None
             running.kill()
+        time.sleep(5)
+        server.start()
         finish(sweep)
     finally:
         end(sweep)
-    killed = Sweep(first.workdir, "trial-killed", "")
+    killed = Sweep(first.workdir, name, "")
     assert killed.result["trials"]["failed"] == 0, rows(killed)
     assert rows(killed) == rows(first)
     assert tracked(killed) == tracked(first)
@@ -120,17 +127,3 @@ def test_a_full_disk_halts_the_sweep_and_it_goes_on_when_there_is_room(first: Sw
         resumed = resume(first.workdir, name)
     assert rows(resumed) == rows(first)
     assert resumed.result["finals"] == first.result["finals"]
-
-
-def test_a_tracking_server_that_is_away_for_a_while_has_everything_in_the_end(first: Sweep, server: Server) -> None:
-    name = "server-away"
-    sweep = begin(first.workdir, name, "--tracking-uri", server.address)
-    try:
-        wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
-        server.stop()
-        time.sleep(20)
-        server.start()
-        finish(sweep)
-    finally:
-        end(sweep)
-    assert tracked(Sweep(first.workdir, name, "")) == tracked(first)
