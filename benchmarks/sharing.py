@@ -78,6 +78,7 @@ def run_trial(job: Job, number: int) -> int:
     import torch
 
     from trainables.config import DistillationConfig
+    from trainables.distillation import Distiller
     from trainables.trial import DistillationTrial
 
     class Alone(DistillationTrial):
@@ -95,10 +96,12 @@ def run_trial(job: Job, number: int) -> int:
     )  # fmt: skip
     trial = Alone({**vars(settings), "trial_number": number})
     trial.step()
+    distiller = trial._distiller
+    assert isinstance(distiller, Distiller)
     total = torch.zeros(())
     for expert in range(job.experts):
         for epoch in range(job.epochs + 1):
-            total += trial._distiller.trajectories.snapshot(expert, epoch).sum()
+            total += distiller.trajectories.snapshot(expert, epoch).sum()
     _held.append((trial, float(total)))
     return psutil.Process().pid
 

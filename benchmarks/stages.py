@@ -186,7 +186,7 @@ def start_distillation(problem: Problem, bench: Workbench) -> Distiller:
     """Return the distillation before its first iteration."""
     torch.cuda.empty_cache()  # its micro-batches are sized by what is free; nothing on a CPU
     with multiplying(problem.config.precision, problem.device):
-        return bench.distiller(asdict(problem.config))
+        return bench.trajectory_matching(asdict(problem.config))
 
 
 def distil(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from orchestrator.regimes import against_best
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import (
     STUDY_HEADINGS,
@@ -34,6 +35,8 @@ def headline(result: dict[str, Any]) -> str:
 
     comparisons = result["repeats"]["comparisons"] if again.get("winner") else result["comparisons"]
 
+    rivals = {name: {"accuracy": summary} for name, summary in accuracies.items()}
+
     def gain(name: str) -> str:
         return f"{winner['mean'] - accuracies[name]['mean']:+.3f}{_verdict(comparisons, name)}"
 
@@ -44,10 +47,12 @@ def headline(result: dict[str, Any]) -> str:
         f"{gain('random_real')} against random real images of the same number"
     )
     if paper and paper["trial"] == best["trial"]:
-        return f"{text}; it is the reference setting itself."
-    if "paper_setting" in finals:
-        return f"{text} and {gain('paper_setting')} against the reference setting."
-    return f"{text}; the reference setting left no synthetic set to compare with."
+        text = f"{text}; it is the reference setting itself."
+    elif "paper_setting" in finals:
+        text = f"{text} and {gain('paper_setting')} against the reference setting."
+    else:
+        text = f"{text}; the reference setting left no synthetic set to compare with."
+    return f"{text} {against_best(rivals, comparisons)}"
 
 
 def _verdict(comparisons: list[dict[str, Any]], other: str) -> str:
@@ -75,6 +80,7 @@ def test_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:
         "evaluating these very sets, of which the best is the one to use; how much another distillation with the same "
         "settings would differ, other seeds tell.",
         finals_table(result["finals"]),
+        against_best(result["finals"], result["comparisons"]),
         *difference_parts(result["comparisons"]),
         "![Synthetic images before and after](figures/synthetic.png)",
     ]

@@ -12,6 +12,8 @@ def pseudo_code(settings: Mapping[str, Any]) -> str:
     Args:
         settings: Every key of the vocabulary, T and T_plus.
     """
+    if settings["method"] != "trajectory":
+        return _of_real_images(settings)
     s, soft = settings, settings["label_mode"] == "soft"
     last = "U" if s["range_end"] == "inclusive" else "U − 1"
     upper = f"{s['T']}" if s["T"] == s["T_plus"] else f"min({s['T']} + ⌊i / {s['interval']}⌋, {s['T_plus']})"
@@ -37,6 +39,34 @@ def pseudo_code(settings: Mapping[str, Any]) -> str:
         f"    S ← SGD step, rate {s['lr_pixel']:g}, momentum {s['momentum_pixel']:g}",
         f"    y ← SGD step, rate {s['lr_label']:g}, momentum {s['momentum_label']:g}" if soft else None,
         alpha if s["lr_alpha"] else None,
+        average,
+        f"result: {'S̄' if average else 'S'}, judged with hard labels in default order",
+    )
+    return "\n".join(line for line in lines if line is not None)
+
+
+def _of_real_images(s: Mapping[str, Any]) -> str:
+    """Return distribution or gradient matching, METHOD §6, likewise."""
+    average = f"    average: S̄ ← {s['ema_decay']:g}·S̄ + {1 - s['ema_decay']:g}·S" if s["ema_decay"] else None
+    if s["method"] == "distribution":
+        loop = [
+            "    θ ← fresh initial parameters",
+            f"    L ← Σ_c ‖mean ψ_θ(A(R_c)) − mean ψ_θ(A(S_c))‖², R_c: {s['batch_real']} real images of class c, "
+            "ψ: penultimate features",
+        ]
+    else:
+        loop = [
+            f"    θ ← fresh initial parameters, once in outer_loop updates of S ({s['outer_loop'] or 'by ipc'})",
+            "    L ← Σ_c Σ_layers Σ_rows 1 − cos(∇_θ CE(θ; A(R_c), c), ∇_θ CE(θ; A(S_c), c)), "
+            f"R_c: {s['batch_real']} real images of class c",
+        ]
+    train = f"    θ ← trained on S, rate {s['alpha_init']:g}, as many epochs as inner_loop says"
+    lines = (
+        f"S ← {s['ipc']} {_INITIAL[s['initialization']]} a class",
+        f"for i = 0 … {s['iterations'] - 1}:",
+        *loop,
+        f"    S ← SGD step down L, rate {s['lr_pixel']:g}, momentum {s['momentum_pixel']:g}, unless it is not finite",
+        f"{train} ({s['inner_loop'] or 'by ipc'})" if s["method"] == "gradient" else None,
         average,
         f"result: {'S̄' if average else 'S'}, judged with hard labels in default order",
     )

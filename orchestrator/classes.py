@@ -6,12 +6,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
+from pyarrow import compute
 
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from orchestrator.finals import RANDOM_REAL
+from orchestrator.finals import CHALLENGE, RANDOM_REAL
 from orchestrator.tables import markdown_table
 
 __all__ = ["class_parts", "draw_confusion", "read_confusions"]
@@ -23,11 +24,14 @@ MISTAKES = 5
 
 
 def read_confusions(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the classes' names, and by set of the finals its networks' confusions, int64 [networks, C, C]."""
+    """Return the classes' names, and by set of the finals its networks' confusions, int64 [networks, C, C].
+
+    Those of the label regimes are left out.
+    """
     table = pq.read_table(path)
     names: list[str] = json.loads(table.schema.metadata[b"class_names"])
     confusions: dict[str, list[np.ndarray]] = {}
-    for row in table.to_pylist():
+    for row in table.filter(compute.field("protocol") == CHALLENGE).to_pylist():
         counts = np.array(row["confusion"]).reshape(len(names), len(names))
         confusions.setdefault(row["set"], []).append(counts)
     return names, {name: np.stack(each) for name, each in confusions.items()}

@@ -179,7 +179,7 @@ def expert_options(command: Command) -> Command:
     return command
 
 
-def load_space(name: str, overrides: tuple[str, ...], preset: str | None = None, **options: int | None) -> Space:
+def load_space(name: str, overrides: tuple[str, ...], preset: str | None = None, **options: int | str | None) -> Space:
     """Load a space and apply a preset's rules, then `--set` and those options (such as trials=8) that were given."""
     settings: dict[str, Any] = {}
     for override in overrides:

@@ -1,28 +1,32 @@
 """The finals: the one place where the test split is read, once.
 
-Synthetic sets, random real images and the full training set each train several fresh networks under the final protocol;
-network k starts from the same initial parameters for every set. Labels are hard and in default order for every set,
-also for one that was distilled with soft labels: the challenge's evaluator knows no others.
+Synthetic sets, random real images, the baselines and the full training set each train several fresh networks under the
+final protocol; network k starts from the same initial parameters for every set. Labels are hard and in default order
+for every set, also for one that was distilled with soft labels: the challenge's evaluator knows no others. In the label
+regimes that a space asks for, the best set and the baselines are measured once more.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
+from ray.exceptions import RayTaskError
 from rich.console import Console
 from torch import Tensor
 
+from orchestrator.baseline_sets import Baselines, chosen_baselines
 from orchestrator.cluster import Resources
 from orchestrator.inputs import Inputs
 from orchestrator.live import progress_bar
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
+from search_spaces.listed import BASELINES, REGIMES, listed
 from trainables.augmentation import Augmentation
 from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
@@ -30,9 +34,25 @@ from trainables.final import train_and_test
 from trainables.initialization import real_images
 from trainables.seeding import seed_of
 
-__all__ = ["BASELINES", "RANDOM_REAL", "name_finals", "run_finals", "write_finals"]
+__all__ = ["CHALLENGE", "FULL_DATA", "RANDOM_REAL", "Measured", "name_finals", "run_finals", "write_finals"]
 
-BASELINES = FULL_DATA, RANDOM_REAL = "full_data", "random_real"
+FULL_DATA, RANDOM_REAL = "full_data", "random_real"
+CHALLENGE = "challenge"
+"""The finals' own protocol, beside the label regimes'."""
+
+Measured = dict[str, dict[str, list[Metrics]]]
+"""What the networks of each set reached: by protocol, and by the name of a trial or baseline."""
+
+
+class _Job(NamedTuple):
+    """A network to train and test."""
+
+    protocol: str
+    """`CHALLENGE`, or the label regime."""
+    name: str
+    """Of the set."""
+    number: int
+    """Of the network."""
 
 
 def run_finals(
@@ -45,8 +65,8 @@ def run_finals(
     *,
     kept: str,
     keep: Callable[[Tensor], None],
-) -> dict[str, list[Metrics]]:
-    """Train and test on each set, once, and return what its networks reached: by trial's or baseline's name.
+) -> Measured:
+    """Train and test on each set, once, and return what its networks reached.
 
     What was measured before, by a driver that then was stopped, is not measured again.
 
@@ -57,49 +77,87 @@ def run_finals(
         progress: Keeps what is measured.
         mirror: Keeps that at the workdir's URI.
         console: Where it is shown.
-        kept: The set whose first network is kept.
+        kept: The set whose first network is kept, and which the label regimes measure.
         keep: Is given its parameters, float32 [P], before it counts as measured.
     """
-    settings = inputs.settings
-    fixed, networks = settings.fixed, settings.fixed["final_networks"]
-    run = ray.remote(train_and_test).options(**resources.actor_options)
-    augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
-    jobs: dict[Any, tuple[str, int]] = {}
-    shared = {name: ray.put(images.numpy()) for name, images in sets.items()}
-    names = [FULL_DATA, RANDOM_REAL, *sets]  # the longest first, so that they do not end alone
-    for name in names:
-        for number in range(networks):
-            if (name, number) in progress.finals:
-                continue
-            images: Any = shared.get(name)
-            if name == RANDOM_REAL:
-                draw = seed_of(settings.seed, "random real", number)
-                images = ray.put(real_images(inputs.dataset, fixed["ipc"], draw).numpy())
-            protocol = settings.full_data_protocol if name == FULL_DATA else settings.final_protocol
-            seed = seed_of(settings.seed, "finals", number)
-            reference = run.remote(inputs.file, images, inputs.network, protocol, augmentation, seed, resources.device)
-            jobs[reference] = (name, number)
+    fixed = inputs.settings.fixed
+    regimes, networks = listed(fixed["regimes"], REGIMES), range(fixed["final_networks"])
+    baselines = chosen_baselines(fixed)
+    names = [FULL_DATA, RANDOM_REAL, *sets, *baselines]  # the longest first, and last what has yet to be made
+    wanted = [_Job(CHALLENGE, name, number) for name in names for number in networks]
+    in_regimes = [RANDOM_REAL, kept, *baselines]
+    wanted += [_Job(regime, name, number) for regime in regimes for name in in_regimes for number in networks]
+    jobs = _start([job for job in wanted if job not in progress.finals], inputs, resources, sets)
     with progress_bar(console, "Finals, networks", max(1, len(jobs))) as show:
         waiting = list(jobs)
         while waiting:
             ready, waiting = ray.wait(waiting)
             for reference in ready:
                 job = jobs[reference]
-                metrics, theta = ray.get(reference)
-                if job == (kept, 0):
+                metrics, theta = _get(reference)
+                if job == (CHALLENGE, kept, 0):
                     keep(torch.tensor(theta))
                 progress.finals[job] = metrics
             progress.spend("finals")
             mirror.push(everything=False)
             show(len(jobs) - len(waiting))
-    return {name: [progress.finals[name, number] for number in range(networks)] for name in names}
+    measured: Measured = {}
+    for job in wanted:
+        measured.setdefault(job.protocol, {}).setdefault(job.name, []).append(progress.finals[job])
+    return measured
+
+
+def _start(jobs: Sequence[_Job], inputs: Inputs, resources: Resources, sets: Mapping[str, Tensor]) -> dict[Any, _Job]:
+    """Have workers train and test networks, and return the jobs by Ray's references to what they reach."""
+    settings = inputs.settings
+    fresh = {job.name for job in jobs}
+    made: dict[str, Any] = {name: ray.put(images.numpy()) for name, images in sets.items() if name in fresh}
+    teacher = None
+    to_make, soft = fresh & set(chosen_baselines(settings.fixed)), any(_is_soft(job) for job in jobs)
+    if to_make or soft:
+        maker = Baselines(inputs, resources)
+        teacher = maker.teacher() if soft else None
+        made |= {name: maker.make(name) for name in chosen_baselines(settings.fixed) if name in to_make}
+    run = ray.remote(train_and_test).options(**resources.actor_options)
+    augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
+    started = {}
+    for job in jobs:
+        if job.name == RANDOM_REAL:
+            draw = seed_of(settings.seed, "random real", job.number)
+            images: Any = ray.put(real_images(inputs.dataset, settings.fixed["ipc"], draw).numpy())
+        else:
+            images = made.get(job.name)  # the full training set needs none
+        protocol = settings.full_data_protocol if job.name == FULL_DATA else settings.final_protocol
+        if job.protocol != CHALLENGE:
+            protocol = settings.regime_protocol(job.protocol)
+        regime = "hard" if job.protocol == CHALLENGE else job.protocol
+        seed = seed_of(settings.seed, "finals", job.number)
+        reference = run.remote(
+            inputs.file, images, inputs.network, protocol, augmentation, seed, resources.device, regime,
+            teacher if _is_soft(job) else None,
+        )  # fmt: skip
+        started[reference] = job
+    return started
+
+
+def _is_soft(job: _Job) -> bool:
+    return job.protocol not in (CHALLENGE, "hard")
+
+
+def _get(reference: Any) -> Any:
+    """Return what a worker found, or raise its own error."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
 def name_finals(
     measured: Mapping[str, Sequence[Metrics]], best: str, reference: str
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `finals` of result.json: means over networks, of the best and the reference trial and the baselines."""
-    places = {"winner": best, "paper_setting": reference, RANDOM_REAL: RANDOM_REAL, FULL_DATA: FULL_DATA}
+    others = [name for name in (RANDOM_REAL, *BASELINES, FULL_DATA) if name in measured]
+    places = {"winner": best, "paper_setting": reference, **{name: name for name in others}}
     return {
         name: {metric: summarize([getattr(each, metric) for each in measured[place]]) for metric in TESTED}
         for name, place in places.items()
@@ -107,19 +165,21 @@ def name_finals(
     }
 
 
-def write_finals(path: Path, measured: Mapping[str, Sequence[Metrics]], class_names: Sequence[str]) -> None:
-    """Write a row a set and network: what it reached, and its confusion, int64 [C·C], actual class by predicted.
+def write_finals(path: Path, measured: Measured, class_names: Sequence[str]) -> None:
+    """Write a row a protocol, set and network: what it reached, its confusion, int64 [C·C], actual class by predicted.
 
     The classes' names are JSON in the file's metadata.
     """
     rows = [
         {
+            "protocol": protocol,
             "set": name,
             "network": number,
             **{metric: getattr(each, metric) for metric in TESTED},
             "confusion": [count for row in each.confusion for count in row],
         }
-        for name, networks in measured.items()
+        for protocol, sets in measured.items()
+        for name, networks in sets.items()
         for number, each in enumerate(networks)
     ]
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"class_names": json.dumps(list(class_names))})

@@ -1,7 +1,7 @@
 """What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from orchestrator.comparisons import compare_finals
 from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets
-from orchestrator.finals import write_finals
+from orchestrator.finals import Measured, write_finals
 from orchestrator.inputs import Inputs
 from orchestrator.report import stored_result, write_report
 from orchestrator.rungs import REFERENCE_TRIAL
@@ -22,7 +22,6 @@ from orchestrator.tables import FINAL_NAMES
 from orchestrator.tracking import SweepRun, compare_url
 from orchestrator.trials import TrialRecord, best_trial, images_of, trial_name, write_parquet
 from trainables.checkpoints import checkpoint_place, read_checkpoint
-from trainables.evaluation import Metrics
 from trainables.files import write_atomically
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
@@ -41,6 +40,10 @@ _FILES = {
     "diagnostics": "diagnostics.json",
     "model": "model",
 }
+
+
+OF_REAL_IMAGES = {"distribution": "DM", "gradient": "DC"}
+"""What the methods are called that match real images and no experts."""
 
 
 def read_synthetic_sets(
@@ -94,7 +97,8 @@ def _synthetic_set(inputs: Inputs, record: TrialRecord, state: dict[str, Any]) -
 
 def _method(settings: SweepSettings, record: TrialRecord) -> str:
     """Return what to call a set: the preset's name or ours, and in a study its variant's."""
-    name = settings.preset or ("M-DATM" if record.settings["label_mode"] == "hard" else "DATM")
+    of_method = {"trajectory": "M-DATM" if record.settings["label_mode"] == "hard" else "DATM", **OF_REAL_IMAGES}
+    name = settings.preset or of_method[record.settings["method"]]
     return f"{settings.space.name}: {record.settings['variant']}" if settings.space.variants else name
 
 
@@ -108,10 +112,12 @@ def collect_result(
     workers: dict[str, float],
     seconds: dict[str, float],
     study: dict[str, Any] | None = None,
+    regimes: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what result.json holds; its form is a contract. Parts that a sweep did not come to are null or empty.
 
-    `summarize_study`'s is there as `study` in a study, and as `repeats` in a search whose finals distil again.
+    `summarize_study`'s is there as `study` in a study, and as `repeats` in a search whose finals distil again;
+    `summarize_regimes`' where label regimes are asked for.
     """
     part = "study" if settings.space.variants else "repeats" if settings.fixed["final_seeds"] else None
     statuses = [record.status for record in trials]
@@ -129,6 +135,7 @@ def collect_result(
         "finals": finals,
         "comparisons": compare_finals(finals),
         **({part: study} if part else {}),
+        **({"regimes": regimes} if regimes else {}),
         "experts": experts.facts() if experts else None,
         "workers": workers,
         "seconds": seconds,
@@ -168,8 +175,8 @@ class Findings:
     best: TrialRecord
     sets: Mapping[str, SyntheticSet]
     """Synthetic sets by trial's name."""
-    measured: Mapping[str, Sequence[Metrics]]
-    """What networks reached on the test split, by trial's or baseline's name."""
+    measured: Measured
+    """What networks reached on the test split."""
     rows: list[dict[str, Any]]
     """A study's rows, or those of a search's repeats."""
     diagnostics: dict[str, Any]

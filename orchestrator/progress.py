@@ -11,7 +11,7 @@ from trainables.files import write_atomically
 
 __all__ = ["Progress"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class Progress:
@@ -26,8 +26,8 @@ class Progress:
         self._path = folder / "progress.json"
         self.compilation: tuple[bool, str] | None = None
         """Whether the trials compile their inner steps, and why; None: not decided yet."""
-        self.finals: dict[tuple[str, int], Metrics] = {}
-        """What was measured on the test split, by set and network."""
+        self.finals: dict[tuple[str, str, int], Metrics] = {}
+        """What was measured on the test split, by protocol, set and network."""
         self._seconds: dict[str, float] = {}
         self._since = time.monotonic()
         if self._path.exists():
@@ -39,7 +39,9 @@ class Progress:
                 f"{self._path} has format version {version}, this program reads {FORMAT_VERSION}; start anew"
             )
         self.compilation = tuple(record["compilation"]) if record["compilation"] else None
-        self.finals = {(each["set"], each["network"]): _metrics(each["confusion"]) for each in record["finals"]}
+        self.finals = {
+            (each["protocol"], each["set"], each["network"]): _metrics(each["confusion"]) for each in record["finals"]
+        }
         self._seconds = record["seconds"]
 
     def save(self) -> None:
@@ -48,8 +50,8 @@ class Progress:
             "version": FORMAT_VERSION,
             "compilation": self.compilation,
             "finals": [
-                {"set": name, "network": network, "confusion": metrics.confusion}
-                for (name, network), metrics in sorted(self.finals.items())
+                {"protocol": protocol, "set": name, "network": network, "confusion": metrics.confusion}
+                for (protocol, name, network), metrics in sorted(self.finals.items())
             ],
             "seconds": self._seconds,
         }

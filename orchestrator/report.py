@@ -23,6 +23,7 @@ from orchestrator.figures import draw_study, draw_trials
 from orchestrator.html import write_html
 from orchestrator.mirror import Mirror
 from orchestrator.range_figures import draw_ranges, range_parts
+from orchestrator.regimes import regime_parts
 from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
 from orchestrator.settings import SweepSettings
 from orchestrator.several import write_comparison
@@ -65,6 +66,7 @@ def write_report(
         *_question(settings),
         *(study_parts(result["study"], space, rows) if space.variants else ()),
         *test_parts(settings, result),
+        *regime_parts(settings, result),
         *class_parts(classes, confusions, result["best"]["trial"]),
         "## Trials, best first",
         "Accuracy on the validation split, which neither experts nor distillation saw; those that went furthest first.",

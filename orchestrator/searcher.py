@@ -22,7 +22,10 @@ from trainables.seeding import seed_of
 __all__ = ["MEASURES", "METRIC", "StudySearch", "ended_as_planned"]
 
 METRIC = "validation_accuracy"
-MEASURES = ("matching_loss", "alpha", "skip_rate", "image_displacement", "label_inconsistency")
+MEASURES = (
+    "matching_loss", "distribution_loss", "gradient_loss", "alpha", "skip_rate", "image_displacement",
+    "label_inconsistency",
+)  # fmt: skip
 """What the study keeps of a trial's last rung besides its accuracy, as far as it was reported."""
 
 

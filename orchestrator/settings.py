@@ -90,6 +90,10 @@ class SweepSettings:
         """How the finals train on the full training set."""
         return Protocol.challenge(self.fixed["full_data_epochs"])
 
+    def regime_protocol(self, regime: str) -> Protocol:
+        """How the finals train in a label regime."""
+        return Protocol.regime(regime, epochs=self.fixed["regime_epochs"], temperature=self.fixed["temperature"])
+
     @property
     def validation_protocol(self) -> Protocol:
         """How the search's objective trains."""

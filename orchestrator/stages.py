@@ -12,7 +12,7 @@ from orchestrator.console import make_console
 from orchestrator.diagnostics import measure_diagnostics
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
 from orchestrator.experts import ExpertSummary, check_experts, ensure_experts
-from orchestrator.finals import BASELINES, name_finals, run_finals
+from orchestrator.finals import CHALLENGE, name_finals, run_finals
 from orchestrator.gpu_share import share_gpus
 from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.live import SearchView
@@ -26,6 +26,7 @@ from orchestrator.outcome import (
     read_synthetic_sets,
 )
 from orchestrator.progress import Progress
+from orchestrator.regimes import summarize_regimes
 from orchestrator.repeats import repeat_settings
 from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.search import SECONDS, SearchOutcome, run_search
@@ -168,11 +169,10 @@ class _Stages:
             inputs, self.resources, images, self.progress, self.mirror, self.console,
             kept=best.name, keep=partial(save_model, settings.folder / "model", inputs.network, inputs.dataset),
         )  # fmt: skip
-        finals = name_finals(measured, best.name, reference)
-        rows = study_rows(study, records, measured) if study.variants else []
-        summary = summarize_study(
-            study, rows, {name: finals[name] for name in finals if name in BASELINES} if again else {}
-        )
+        finals = name_finals(measured[CHALLENGE], best.name, reference)
+        rows = study_rows(study, records, measured[CHALLENGE]) if study.variants else []
+        others = {name: each for name, each in finals.items() if name not in ("winner", "paper_setting")}
+        summary = summarize_study(study, rows, others if again else {})
         diagnostics = measure_diagnostics(inputs, self.resources, best, first, self.console)
         self.progress.spend("finals")
         self.run.log_finals(measured)
@@ -180,6 +180,7 @@ class _Stages:
         result = collect_result(
             settings, "finished", outcome.trials, finals, experts, self.run, self.workers, self.progress.seconds(),
             summary if study.variants else None,
+            summarize_regimes(settings, measured, best.name, len(inputs.dataset.split("train"))),
         )  # fmt: skip
         found = Findings(
             trials=outcome.trials, best=best, sets=sets, measured=measured, rows=rows, diagnostics=diagnostics

@@ -48,6 +48,14 @@ _WITH_RESUME = {
     "default: the space's.",
 )  # fmt: skip
 @click.option(
+    "--baselines", metavar="NAMES", help="Sets that the finals measure beside random real images: names joined by "
+    "commas, all or none; default: the space's.",
+)  # fmt: skip
+@click.option(
+    "--regimes", metavar="NAMES", help="Label regimes in which the best set and the baselines are measured once more: "
+    "hard,soft,soft_kd, all or none; default: the space's.",
+)  # fmt: skip
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of search and distillation."
 )
 @click.option(
@@ -77,6 +85,8 @@ def main(
     trials: int | None,
     final_seeds: int | None,
     networks: int | None,
+    baselines: str | None,
+    regimes: str | None,
     seed: int,
     workdir: str,
     name: str | None,
@@ -109,6 +119,7 @@ def main(
         space = load_space(
             space_name, overrides, preset,
             expert_count=experts, trials=trials, final_seeds=final_seeds, final_networks=networks,
+            baselines=baselines, regimes=regimes,
         )  # fmt: skip
         settings = SweepSettings(
             space=space,

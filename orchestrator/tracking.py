@@ -5,7 +5,7 @@ the sweep's journal, from where it is sent: a server that is away neither stops 
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.delivery import INPUT, RUN, STATUS, TAGS, MlflowService, Part
 from orchestrator.errors import ClusterError
 from orchestrator.experts import ExpertSummary
+from orchestrator.finals import CHALLENGE, Measured
 from orchestrator.inputs import Inputs
 from orchestrator.journal import Journal, RunState
 from orchestrator.mlflow_datasets import real_dataset, synthetic_dataset
@@ -31,7 +32,6 @@ from orchestrator.served_model import model_tags
 from orchestrator.settings import FINALS, SEARCH, SweepSettings, Workdir
 from orchestrator.trials import TrialRecord
 from orchestrator.views import compare_page
-from trainables.evaluation import Metrics
 
 __all__ = ["FLUSH_S", "LOCAL_SERVER", "RUNNING", "SweepRun", "compare_url", "open_sweep_run", "reopen_sweep_run"]
 
@@ -74,19 +74,22 @@ class SweepRun:
         )  # fmt: skip
         self._add_ended(_EXPERTS, run, {**params, "store": inputs.store.address}, expert_figures(experts))
 
-    def log_finals(self, measured: Mapping[str, Sequence[Metrics]]) -> None:
+    def log_finals(self, measured: Measured) -> None:
         """Log what networks reached on the test split, a step a network; once in a sweep.
 
-        Args:
-            measured: By the name of a trial, into whose run it goes; or of a baseline, which gets a run of its own.
+        Under the finals' own protocol it goes into a trial's run, or for a baseline into a run of its own; what a label
+        regime gave is beside it, as metrics that begin with the regime's name.
         """
-        for name, networks in measured.items():
-            if self.journal.run(name) is not None:
-                self.journal.add(name, *metric_entries(final_figures(networks)), once=f"finals {name}")
-            else:
-                called, identity = f"{FINALS}-{name}", {"mdatm.stage": FINALS, "mdatm.baseline": name}
-                run = self._run(called, identity, {}, start_time=now_ms())
-                self._add_ended(called, run, {}, final_figures(networks))
+        for protocol, sets in measured.items():
+            prefix = "" if protocol == CHALLENGE else f"{protocol}_"
+            for name, networks in sets.items():
+                figures = [(f"{prefix}{key}", value, step) for key, value, step in final_figures(networks)]
+                called = name if self.journal.run(name) is not None else f"{FINALS}-{name}"
+                if called == name or prefix:
+                    self.journal.add(called, *metric_entries(figures), once=f"finals {prefix}{name}")
+                else:
+                    identity = {"mdatm.stage": FINALS, "mdatm.baseline": name}
+                    self._add_ended(called, self._run(called, identity, {}, start_time=now_ms()), {}, figures)
 
     def log_result(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
         """Log a sweep's result: metrics, files, the synthetic set as a dataset, the description; once in a sweep.

@@ -26,9 +26,9 @@ OVERVIEW_PIXELS = 256
 """The longer side of the small pictures; MLflow shows its overview of images in their size."""
 _log = logging.getLogger(__name__)
 _LOGGED = (
-    METRIC, "matching_loss", "alpha", "skip_rate", "not_finite_rate", "floor_rate", "label_inconsistency",
-    "micro_batch_images",
-    "image_displacement", "upper_bound_epochs", "seconds_per_iteration", "trial_seconds", "peak_memory_mib",
+    METRIC, "matching_loss", "distribution_loss", "gradient_loss", "alpha", "skip_rate", "not_finite_rate",
+    "floor_rate", "label_inconsistency", "micro_batch_images", "image_displacement",
+    "upper_bound_epochs", "seconds_per_iteration", "trial_seconds", "peak_memory_mib",
     "resident_memory_mib",
 )  # fmt: skip
 

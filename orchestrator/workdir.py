@@ -106,6 +106,11 @@ class Workdir:
         return self.shared / "experts"
 
     @property
+    def scores(self) -> Path:
+        """Scoring runs and networks that baselines are made of; every node keeps its own where no disk is shared."""
+        return (self.root / "scores").absolute()
+
+    @property
     def mlflow_database(self) -> Path:
         """The embedded MLflow's database."""
         return self.root / "mlflow.db"

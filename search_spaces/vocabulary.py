@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from search_spaces.dimensions import SpaceError, Value, is_number, is_whole
+from search_spaces.listed import BASELINES, REGIMES, is_list_of
 
 __all__ = ["DERIVED", "VOCABULARY", "Key", "key", "matching_range", "nearest"]
 
@@ -47,6 +48,12 @@ def _is_augmentation(value: str) -> bool:
 _AUGMENTATION = _Rule(
     f"(dataset, none, or different names of {', '.join(AUGMENTATIONS)} joined by _)", _is_augmentation
 )
+
+
+def _list_of(known: tuple[str, ...]) -> _Rule:
+    text = f"(all, none, or different names of {', '.join(known)} joined by commas)"
+    return _Rule(text, lambda value: is_list_of(value, known))
+
 
 _KINDS: dict[type, tuple[str, Callable[[object], bool]]] = {
     int: ("a whole number", is_whole),
@@ -122,6 +129,16 @@ _KEYS = (
     _searchable("gradient", str, _one_of("exact", "truncated", "unrolled"),
                 "of the matching loss: exact adjoint, TESLA's without Hessian products, or the reference codes'",
                 "ours; unrolled is exact too, METHOD §2", "exact"),
+    # What is matched, and how distributions and gradients are
+    _searchable("method", str, _one_of("trajectory", "distribution", "gradient"),
+                "what is matched: experts' trajectories (M-DATM), features (DM) or gradients (DC) of real images",
+                "M-DATM, METHOD §2; DM and DC, METHOD §6", "trajectory"),
+    _searchable("batch_real", int, _AT_LEAST_1, "real images of a class an iteration of DM or DC; a smaller class: all",
+                "DM, METHOD §6", 256),
+    _searchable("outer_loop", int, _AT_LEAST_0, "updates of the images that a network of DC meets; 0: as ipc asks",
+                "DC, METHOD §6", 0),
+    _searchable("inner_loop", int, _AT_LEAST_0, "epochs that DC trains a network between them; 0: as ipc asks",
+                "DC, METHOD §6", 0),
     # Synthetic set
     _searchable("initialization", str, _one_of("correct", "real", "noise"),
                 "real images of the class: those that expert 0 classifies correctly first, or any; or noise",
@@ -173,6 +190,20 @@ _KEYS = (
     _fixed("final_seeds", int, _AT_LEAST_0, "distillations, each with a seed of its own, of the winner's and of the "
            "reference's settings in the finals; 0: none but the search's; a study has its repeats", "METHOD §7", 3),
     _fixed("full_data_epochs", int, _AT_LEAST_1, "epochs on the full training set in the finals", "ours"),
+    # What a set must beat
+    _fixed("baselines", str, _list_of(BASELINES),
+           "sets that the finals measure too, beside random real images: names joined by commas, all or none",
+           "HT, METHOD §6", "random,k_center,el2n_best,cad_prune"),
+    _fixed("regimes", str, _list_of(REGIMES),
+           "label regimes in which the finals measure the best settings' sets and the baselines once more",
+           "HT, METHOD §6", "none"),
+    _fixed("regime_epochs", int, _AT_LEAST_1, "epochs of a network trained in a label regime", "HT, METHOD §6", 300),
+    _fixed("temperature", float, _POSITIVE, "T of the KL divergence to a teacher's labels", "HT, METHOD §6", 20.0),
+    _fixed("teacher", str, _one_of("trained", "expert"),
+           "who labels in the soft regimes: a network trained on all real images, or expert 0 at the horizon",
+           "HT tries weak teachers too, METHOD §6", "trained"),
+    _fixed("recover_iterations", int, _AT_LEAST_1, "updates of each image in SRe2L's recovery", "SRe2L, METHOD §6",
+           4000),
     # Search or study
     _fixed("repeats", int, _AT_LEAST_1, "distillations of each variant of a study, each with its own seed",
            "METHOD §7", 3),

@@ -60,6 +60,13 @@ class Augmentation:
         values = {name: value.to(images.device, images.dtype) for name, value in draw.values.items()}
         return FAMILIES[draw.family][1](images, values, self.align_corners)
 
+    def apply_alike(self, images: Tensor, draw: Draw | None) -> Tensor:
+        """Return images [B, ch, H, W] all transformed by a draw for one image: siamese augmentation. METHOD §4."""
+        if draw is None:
+            return images
+        repeated = {name: value.expand(len(images)) for name, value in draw.values.items()}
+        return self.apply(images, Draw(draw.family, repeated))
+
 
 def parse_families(text: str, of_dataset: tuple[str, ...]) -> tuple[str, ...]:
     """Return the families of a setting: "dataset" (what suits it), "none", or names joined by underscores."""

@@ -111,6 +111,8 @@ def losses_of_trial(
 ) -> SetLosses | None:
     """Return the `matching_losses` of a trial's set on a sweep's first experts; None if its checkpoint is not there.
 
+    A set of any method is trained on with the trial's N, M, batch_syn and α: what no method learned is alpha_init.
+
     Args:
         work: What all trials of the sweep share.
         config: The trial's settings.
@@ -127,9 +129,10 @@ def losses_of_trial(
     state = read_checkpoint(checkpoint) if checkpoint else None
     if checkpoint and state is None:  # the settings of a trial that left none may not even make a distiller
         return None
-    distiller = Workbench(work).distiller(config)
-    if state is not None:
-        distiller.load_state_dict({name: state[name] for name in distiller.state_dict()})
+    distiller = Workbench(work).trajectory_matching(config)
+    if state is not None:  # that of another method lacks what only trajectory matching learns
+        own = distiller.state_dict()
+        distiller.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     starts = _evenly_spread(work.epochs - distiller.config.M, most_starts)
     losses = matching_losses(distiller, _first_experts(work, experts), starts, seed)
     return SetLosses(distiller.alpha, starts, losses.tolist())

@@ -5,13 +5,14 @@ Shape legend: S synthetic images, ch channels, H = W side, C classes, P paramete
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.config import DistillationConfig
 from trainables.errors import ConfigError
+from trainables.learned import Learned, LearnedImages, Update
 from trainables.matching import Chunk, Matcher, MatchingGradient
 from trainables.seeding import generator
 from trainables.trajectories import Trajectories
@@ -19,9 +20,9 @@ from trainables.trajectories import Trajectories
 __all__ = ["Distiller", "Iteration"]
 
 
-@dataclass(frozen=True)
-class Iteration:
-    """What one iteration did."""
+@dataclass(frozen=True, kw_only=True)
+class Iteration(Update):
+    """What one iteration did; one is skipped whose loss is above the threshold, or where something is not finite."""
 
     expert: int
     """Whose trajectory was matched."""
@@ -29,43 +30,20 @@ class Iteration:
     """t, where the matching started."""
     upper: int
     """Upper bound of the start epoch."""
-    loss: float
-    """Matching loss before the update."""
-    finite: bool
-    """Whether the loss and all that the update would have led to are finite."""
-    skipped: bool
-    """Whether the loss was above the threshold, or something not finite, so that nothing was updated."""
     floored: bool
     """Whether the update would have taken α below its floor."""
 
 
-class _Learned(NamedTuple):
-    """A quantity under SGD with momentum, as torch.optim.SGD has it; its tensors are never written into."""
-
-    values: Tensor
-    velocity: Tensor
-
-    @classmethod
-    def start(cls, values: Tensor) -> "_Learned":
-        return cls(values, torch.zeros_like(values))
-
-    def after(self, gradient: Tensor, *, lr: float, momentum: float) -> "_Learned":
-        velocity = torch.add(gradient, self.velocity, alpha=momentum)
-        return _Learned(torch.sub(self.values, velocity, alpha=lr), velocity)
-
-    @property
-    def finite(self) -> bool:
-        # A gradient that is not finite shows in the velocity.
-        return bool(torch.isfinite(self.values).all() and torch.isfinite(self.velocity).all())
-
-
-class Distiller:
+class Distiller(LearnedImages):
     """A distillation that can be stopped after any iteration and taken up again bit for bit.
 
     Every random choice is drawn from a generator named by seed and iteration, so the state is the images, soft labels
     and α with their momentum, the moving average, and four counters. An update that would
     make any of it infinite or no number is skipped.
     """
+
+    loss_name = "matching_loss"
+    """What a trial's result calls the loss: those of different methods measure different things."""
 
     def __init__(
         self,
@@ -93,33 +71,14 @@ class Distiller:
         soft = config.label_mode == "soft"
         if labels.is_floating_point() != soft:
             raise ConfigError(f"label_mode {config.label_mode} does not go with labels of {labels.dtype}")
-        self.config = config
+        super().__init__(config, images, seed)
         self.matcher = matcher
         self.trajectories = trajectories
-        self.seed = seed
-        self.initial_images = images.clone()
-        self.iteration = 0
-        self.skipped = 0
-        """Iterations so far that updated nothing."""
-        self.not_finite = 0
-        """Those of them in which something was not finite."""
         self.floored = 0
         """Iterations so far whose update was stopped by α's floor."""
-        self._images = _Learned.start(self.initial_images)
-        self._alpha = _Learned.start(torch.tensor(config.alpha_init, dtype=torch.float64))
-        self._soft = _Learned.start(labels.to(images).clone()) if soft else None
+        self._alpha = Learned.start(torch.tensor(config.alpha_init, dtype=torch.float64))
+        self._soft = Learned.start(labels.to(images).clone()) if soft else None
         self._initial_labels = labels.to(images.device)
-        self._ema = images.clone() if config.ema_decay else None
-
-    @property
-    def images(self) -> Tensor:
-        """The images that are learned, [S, ch, H, W]."""
-        return self._images.values
-
-    @property
-    def result_images(self) -> Tensor:
-        """What the distillation is to be judged by, [S, ch, H, W]: the images, or their average if there is one."""
-        return self.images if self._ema is None else self._ema
 
     @property
     def labels(self) -> Tensor:
@@ -132,9 +91,9 @@ class Distiller:
         return float(self._alpha.values)
 
     @property
-    def displacement(self) -> float:
-        """Root mean square distance of the images from the initial ones, in units of normalised pixels."""
-        return float((self.images - self.initial_images).square().mean().sqrt())
+    def micro_batch(self) -> int | None:
+        """Most images that pass through the network at a time; None: a chunk's at once."""
+        return self.matcher.step.micro_batch
 
     def step(self) -> Iteration:
         """Run one iteration: draw a start, train on the set, move images, soft labels and α down the matching loss."""
@@ -154,59 +113,35 @@ class Distiller:
         finite, skipped, floored = self._descend(gradient)
         upper = matching_range.upper(self.iteration)
         self.iteration += 1
-        return Iteration(expert, start_epoch, upper, gradient.loss, finite, skipped, floored)
+        return Iteration(
+            gradient.loss, finite, skipped, expert=expert, start_epoch=start_epoch, upper=upper, floored=floored
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the distillation depends on; its tensors are not written into later.
 
         `labels` and `label_velocity` are there where labels are soft, `ema` where there is a moving average.
         """
-        state: dict[str, Any] = {
-            "images": self._images.values,
-            "image_velocity": self._images.velocity,
+        state = {
+            **super().state_dict(),
             "alpha": self.alpha,
             "alpha_velocity": float(self._alpha.velocity),
-            "iteration": self.iteration,
-            "skipped": self.skipped,
-            "not_finite": self.not_finite,
             "floored": self.floored,
         }
         if self._soft is not None:
             state |= {"labels": self._soft.values, "label_velocity": self._soft.velocity}
-        if self._ema is not None:
-            state["ema"] = self._ema
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a distillation of the same config and seed where `state_dict` left it; the state is copied.
-
-        Raises:
-            ConfigError: The state is that of a distillation with other images, labels or moving average.
-        """
-        own = self.state_dict()
-        if state.keys() != own.keys():
-            raise ConfigError(
-                f"this state holds {', '.join(sorted(state))}, the distillation {', '.join(sorted(own))}; "
-                "take it up with the settings it was made with"
-            )
-        if state["images"].shape != self.images.shape:
-            raise ConfigError(
-                f"this state holds images {list(state['images'].shape)}, the distillation {list(self.images.shape)}"
-            )
-        placed = {name: state[name].to(value).clone() for name, value in own.items() if isinstance(value, Tensor)}
-        self._images = _Learned(placed["images"], placed["image_velocity"])
-        self._alpha = _Learned(*torch.tensor([state["alpha"], state["alpha_velocity"]], dtype=torch.float64))
-        self._soft = _Learned(placed["labels"], placed["label_velocity"]) if self._soft is not None else None
-        self._ema = placed.get("ema")
-        self.iteration = int(state["iteration"])
-        self.skipped = int(state["skipped"])
-        self.not_finite = int(state["not_finite"])
+    def _take_up(self, state: dict[str, Any]) -> None:
+        super()._take_up(state)
+        self._alpha = Learned(*torch.tensor([state["alpha"], state["alpha_velocity"]], dtype=torch.float64))
+        self._soft = Learned(state["labels"], state["label_velocity"]) if self._soft is not None else None
         self.floored = int(state["floored"])
 
     def _descend(self, gradient: MatchingGradient) -> tuple[bool, bool, bool]:
         """Update all that is learned, or nothing of it; returns `finite`, `skipped` and `floored` of `Iteration`."""
         config, soft = self.config, self._soft
-        images = self._images.after(gradient.images, lr=config.lr_pixel, momentum=config.momentum_pixel)
+        images = self._moved(gradient.images)
         along_alpha = torch.tensor(gradient.alpha, dtype=torch.float64)
         alpha = self._alpha.after(along_alpha, lr=config.lr_alpha, momentum=config.momentum_alpha)
         if soft is not None and gradient.labels is not None:
@@ -223,17 +158,6 @@ class Distiller:
         self.not_finite += not finite
         self.floored += floored
         return finite, not accepted, floored
-
-    def _averaged(self, images: Tensor) -> Tensor | None:
-        """Return the moving average, if there is one, after it has followed the images.
-
-        ema ← decay·ema + (1 − decay)·images, from the initial ones on.
-
-        FTD does so after every step of its optimiser, and never skips one; a skipped iteration has none.
-        """
-        if self._ema is None:
-            return None
-        return self.config.ema_decay * self._ema + (1 - self.config.ema_decay) * images
 
     def _expert(self) -> int:
         """Every expert once, in random order, then again in another order."""

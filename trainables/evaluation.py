@@ -1,4 +1,4 @@
-"""What a set of images is worth: fresh networks are trained on it and tested on real images. METHOD §3.
+"""What a set of images is worth: fresh networks are trained on it and tested on real images. METHOD §3 and §6.
 
 Several networks can be trained side by side in the same kernels; each keeps the initial parameters, batches and
 augmentation that its own seed names, so that it comes out as it would alone, to rounding.
@@ -6,18 +6,20 @@ augmentation that its own seed names, so that it comes out as it would alone, to
 Shape legend: K networks, n training images, B images of a batch, m test images, C classes, P parameters.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
 from trainables.networks import ConvNet
+from trainables.regimes import CutMix, Labels, ViewLabels, check_labels, training_loss
 from trainables.seeding import generator
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 PREDICTION_BATCH = 256  # the evaluator's; at 64 × 64 pixels and width 128 a batch passes through 1.6 GB
+ADAMW_BETA_2, ADAMW_EPSILON = 0.999, 1e-8  # torch.optim.AdamW's defaults
 
 ImagesAt = Callable[[Tensor], Tensor]
 """Gives the normalised images [B, ch, H, W] of indices [B]; `tensor.__getitem__` is one."""
@@ -95,69 +98,117 @@ class Step:
     theta: Tensor
     """Parameters after the step, float32 [K, P]."""
     velocity: Tensor
-    """The optimiser's momentum after the step, float32 [K, P]."""
+    """The optimiser's momentum after the step, float32 [K, P]; of AdamW the mean of the gradients, uncorrected."""
 
 
 def learning_rate(protocol: Protocol, epoch: int) -> float:
     """Return the learning rate of an epoch, counted from 0."""
+    if protocol.schedule == "cosine":
+        return protocol.learning_rate * (1 + math.cos(math.pi * epoch / protocol.epochs)) / 2
     dropped = epoch >= protocol.drop_after_epochs
     return protocol.learning_rate * (protocol.drop_factor if dropped else 1.0)
+
+
+class _Optimizer:
+    """SGD or AdamW of parameters [K, P], as torch.optim has them to the bit.
+
+    Without its classes: they load the compiler, which takes every process two seconds.
+    """
+
+    def __init__(self, protocol: Protocol, theta: Tensor) -> None:
+        self._protocol, self._theta = protocol, theta
+        self.velocity = torch.zeros_like(theta)
+        self._squares = torch.zeros_like(theta) if protocol.optimizer == "adamw" else torch.empty(0)
+        self._steps = torch.zeros(())
+
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """Move the parameters by a gradient [K, P], which is overwritten.
+
+        SGD: v ← momentum·v + (∇ + weight_decay·θ), θ ← θ − rate·v.
+        """
+        protocol, theta = self._protocol, self._theta
+        if protocol.optimizer == "adamw":
+            adamw(
+                [theta], [gradient], [self.velocity], [self._squares], [], [self._steps],
+                amsgrad=False, beta1=protocol.momentum, beta2=ADAMW_BETA_2, lr=rate,
+                weight_decay=protocol.weight_decay, eps=ADAMW_EPSILON, maximize=False,
+            )  # fmt: skip
+        else:
+            self.velocity.mul_(protocol.momentum).add_(gradient.add_(theta, alpha=protocol.weight_decay))
+            theta.sub_(self.velocity, alpha=rate)
 
 
 def training_steps(
     network: ConvNet,
     images: ImagesAt,
-    labels: Tensor,
+    labels: Labels,
     *,
     protocol: Protocol,
     augmentation: Augmentation,
     seeds: Sequence[int],
 ) -> Iterator[Step]:
-    """Train fresh networks side by side on a set with hard labels, a step at a time. METHOD §3.
-
-    The optimiser is torch.optim.SGD to the bit: v ← momentum·v + (∇ + weight_decay·θ), θ ← θ − rate·v.
+    """Train fresh networks side by side on a set, a step at a time. METHOD §3 and, of the label regimes, §6.
 
     Args:
         network: What is trained, once a seed.
         images: Gives the normalised float32 images [B, ch, H, W] of indices [B], on the device of `labels`.
-        labels: int64 [n]; their device is that of the training.
-        protocol: Epochs, optimiser and batches.
+        labels: Classes int64 [n], a teacher's logits float [n, C] or the teacher of the views, see `regimes.targets`;
+            their device is that of the training.
+        protocol: Epochs, optimiser, batches, and the temperature of labels that are soft.
         augmentation: DSA families of the training; one draw a batch and network.
         seeds: K seeds, one a network; each names its initial parameters, its batches and its augmentation.
 
-    Cost: protocol.epochs · ⌈n / batch_size⌉ steps; memory for K graphs of a batch and 3·K parameter vectors.
+    Raises:
+        ConfigError: The protocol trains with other labels.
+
+    Cost: protocol.epochs · ⌈n / batch_size⌉ steps, where a teacher labels the views each with a pass of its through
+    K · B images; memory for K graphs of a batch and 3·K parameter vectors, or 4·K with AdamW.
     """
+    check_labels(labels, protocol, network.classes)
     draws = [generator(seed, "evaluation", "batches") for seed in seeds]
     initial = [network.initial(generator(seed, "evaluation", "initial")) for seed in seeds]
     theta = torch.stack(initial).to(labels.device)
-    velocity = torch.zeros_like(theta)
+    optimizer = _Optimizer(protocol, theta)
     for epoch in range(protocol.epochs):
-        if epoch == protocol.drop_after_epochs:
-            velocity = torch.zeros_like(theta)  # the evaluator makes a new optimiser here
+        if protocol.schedule == "drop" and protocol.restart_momentum and epoch == protocol.drop_after_epochs:
+            optimizer = _Optimizer(protocol, theta)  # the evaluator makes a new one here
         rate = learning_rate(protocol, epoch)
         orders = torch.stack([torch.randperm(len(labels), generator=of_network) for of_network in draws])
         for index in orders.split(protocol.batch_size, dim=1):
-            batch = torch.stack(
+            views = torch.stack(
                 [
-                    augmentation.apply(images(row), augmentation.draw(len(row), network.image_size, of_network))
+                    _view(images(row), protocol, augmentation, of_network)
                     for row, of_network in zip(index, draws, strict=True)
                 ]
             )
-            gradient = _gradients(network, theta, batch, labels[index])
-            velocity.mul_(protocol.momentum).add_(gradient.add_(theta, alpha=protocol.weight_decay))
-            theta.sub_(velocity, alpha=rate)
-            yield Step(epoch, rate, theta, velocity)
+            optimizer.step(_gradients(network, theta, views, _labels_of(labels, index, views), protocol), rate)
+            yield Step(epoch, rate, theta, optimizer.velocity)
 
 
-def _gradients(network: ConvNet, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """Return each network's gradient of its mean cross-entropy, [K, P], at images [K, B, …] with labels [K, B]."""
+def _view(images: Tensor, protocol: Protocol, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+    """Return images [B, ch, H, W] as a network is shown them: augmented and, if the protocol says so, then mixed."""
+    batch, side = len(images), images.shape[-1]
+    view = augmentation.apply(images, augmentation.draw(batch, side, draws))
+    return CutMix.draw(batch, side, draws).apply(view) if protocol.cutmix else view
+
+
+def _labels_of(labels: Labels, index: Tensor, views: Tensor) -> Tensor:
+    """Return the labels of views [K, B, …], which show images of indices [K, B]: classes [K·B] or logits [K·B, C]."""
+    if isinstance(labels, ViewLabels):
+        with torch.no_grad():
+            return labels.teacher(views.flatten(0, 1))
+    return labels[index].flatten(0, 1)
+
+
+def _gradients(network: ConvNet, theta: Tensor, views: Tensor, labels: Tensor, protocol: Protocol) -> Tensor:
+    """Return each network's gradient of its mean loss, [K, P], at views [K, B, …] with labels [K·B] or [K·B, C]."""
     leaf = theta.detach().requires_grad_()
     if len(leaf) == 1:  # plain kernels: vmap's grouped convolutions are slower for one network
-        logits = network.logits(leaf[0], images[0])
+        logits = network.logits(leaf[0], views[0])
     else:
-        logits = torch.func.vmap(network.logits)(leaf, images).flatten(0, 1)
+        logits = torch.func.vmap(network.logits)(leaf, views).flatten(0, 1)
     # No network's parameters occur in another's loss, so the gradient of the sum of the losses holds them all.
-    loss = F.cross_entropy(logits, labels.flatten()) * len(leaf)
+    loss = training_loss(logits, labels, protocol.temperature) * len(leaf)
     (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient
 
@@ -165,7 +216,7 @@ def _gradients(network: ConvNet, theta: Tensor, images: Tensor, labels: Tensor) 
 def train_networks(
     network: ConvNet,
     images: ImagesAt,
-    labels: Tensor,
+    labels: Labels,
     *,
     protocol: Protocol,
     augmentation: Augmentation,
@@ -191,7 +242,7 @@ def train_networks(
 def train_network(
     network: ConvNet,
     images: ImagesAt,
-    labels: Tensor,
+    labels: Labels,
     *,
     protocol: Protocol,
     augmentation: Augmentation,
@@ -218,7 +269,7 @@ def evaluate_networks(
     dataset: ImageDataset,
     split: str,
     images: ImagesAt,
-    labels: Tensor,
+    labels: Labels,
     *,
     protocol: Protocol,
     augmentation: Augmentation,
@@ -263,7 +314,7 @@ def evaluate(
     dataset: ImageDataset,
     split: str,
     images: ImagesAt,
-    labels: Tensor,
+    labels: Labels,
     *,
     protocol: Protocol,
     augmentation: Augmentation,

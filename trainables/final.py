@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables.augmentation import Augmentation
+from trainables.baselines import images_of
 from trainables.config import Protocol
-from trainables.datasets import load
-from trainables.evaluation import Metrics, measure_network, train_network
+from trainables.datasets import ImageDataset, load
+from trainables.evaluation import ImagesAt, Metrics, measure_network, train_network
 from trainables.labels import default_order_labels
 from trainables.networks import ConvNet
+from trainables.regimes import Teacher, targets
 from trainables.shared_file import SharedFile, local_path
 
 __all__ = ["train_and_test"]
@@ -25,8 +28,22 @@ def train_and_test(
     augmentation: Augmentation,
     seed: int,
     device: str,
+    regime: str = "hard",
+    teacher: Any = None,
 ) -> tuple[Metrics, np.ndarray]:
-    """Train one network on images (float32 array, default order; None: the training split) and test it.
+    """Train one network on a set and test it.
+
+    Args:
+        file: The prepared dataset.
+        images: The set in default order, float32 array, or where a `BaselineMaker` has kept it; None: the whole
+            training split, whose labels are hard.
+        network: What is trained.
+        protocol: How.
+        augmentation: DSA families of the training.
+        seed: Names initial parameters, batches and augmentation.
+        device: cpu or cuda.
+        regime: Where the labels come from.
+        teacher: Parameters float32 [P] of the network that labels; None where nobody does.
 
     Returns:
         What it reached, and its parameters, float32 [P].
@@ -34,12 +51,18 @@ def train_and_test(
     if device == "cpu":
         torch.set_num_threads(1)
     dataset = load(local_path(file), splits=("train", "test"))
+    images_at: ImagesAt
     if images is None:
-        labels, images_at = dataset.labels("train"), lambda index: dataset.normalized("train", index).to(device)
+        labels: Any = dataset.labels("train").to(device)
+        images_at = lambda index: dataset.normalized("train", index).to(device)  # noqa: E731
     else:
-        labels = default_order_labels(len(images) // dataset.classes, dataset.classes)
-        images_at = torch.tensor(images, device=device).__getitem__
-    theta = train_network(
-        network, images_at, labels.to(device), protocol=protocol, augmentation=augmentation, seed=seed
-    )
+        pixels = _pixels(images, dataset).to(device)
+        hard = default_order_labels(len(pixels) // dataset.classes, dataset.classes).to(device)
+        labeller = None if teacher is None else Teacher(network, torch.tensor(teacher, device=device))
+        labels, images_at = targets(regime, pixels, hard, labeller), pixels.__getitem__
+    theta = train_network(network, images_at, labels, protocol=protocol, augmentation=augmentation, seed=seed)
     return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
+
+
+def _pixels(images: Any, dataset: ImageDataset) -> Tensor:
+    return images_of(images, dataset) if isinstance(images, str) else torch.tensor(images)

@@ -1,6 +1,6 @@
 """The challenge's ConvNet, as a function of one flat parameter vector.
 
-Shape legend: B images, C classes, ch channels, H = W image side, K width, P parameters.
+Shape legend: B images, C classes, ch channels, F features, H = W image side, K width, P parameters.
 
 METHOD §5: depth × [conv3×3 pad 1 with bias → one group a channel (instance) norm, affine → ReLU → average pool 2],
 then a linear layer; PyTorch's default initialisation.
@@ -98,6 +98,13 @@ class ConvNet:
     def logits(self, theta: Tensor, images: Tensor) -> Tensor:
         """Return logits [B, C] for parameters [P] and normalised images [B, ch, H, W] of the same float dtype."""
         parameters = self.unflatten(theta)
+        return F.linear(self._features(parameters, images), parameters["linear.weight"], parameters["linear.bias"])
+
+    def features(self, theta: Tensor, images: Tensor) -> Tensor:
+        """Return what the linear layer reads, [B, F] with F = width · (H / 2^depth)², as `logits` does."""
+        return self._features(self.unflatten(theta), images)
+
+    def _features(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
         x = images
         for block in range(self.depth):
             x = F.conv2d(x, parameters[f"conv{block}.weight"], parameters[f"conv{block}.bias"], padding=1)
@@ -105,4 +112,4 @@ class ConvNet:
                 x, self.width, parameters[f"norm{block}.weight"], parameters[f"norm{block}.bias"], NORM_EPSILON
             )
             x = F.avg_pool2d(F.relu(x), 2)
-        return F.linear(x.flatten(1), parameters["linear.weight"], parameters["linear.bias"])
+        return x.flatten(1)

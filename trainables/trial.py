@@ -1,4 +1,4 @@
-"""The distillation trial: the face that Ray Tune sees of `distillation.Distiller`. No arithmetic here.
+"""The distillation trial: the face that Ray Tune sees of a distillation by any method. No arithmetic here.
 
 A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for
 all trials of a sweep is opened once a process and reused from trial to trial (`workbench`).
@@ -17,10 +17,11 @@ import torch
 from ray import tune
 
 from trainables.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
-from trainables.distillation import Iteration
+from trainables.distillation import Distiller, Iteration
 from trainables.errors import ConfigError
 from trainables.files import is_disk_full
 from trainables.labels import label_inconsistency
+from trainables.learned import Update
 from trainables.pace import WritingPace
 from trainables.workbench import TrialWork, Workbench
 
@@ -115,8 +116,8 @@ class DistillationTrial(tune.Trainable):
         self._seconds_before = state["trial_seconds"]
         self._done = [_Done(*each) for each in state["rung"]]
         self._unconfirmed = state["unconfirmed"]
-        if state["micro_batch"] != self._distiller.matcher.step.micro_batch:  # the same rounding as before
-            self._distiller.matcher = self._bench.matcher(self._distiller.config, state["micro_batch"])
+        if state["micro_batch"] != self._distiller.micro_batch:  # the same rounding as before
+            self._bench.limit(self._distiller, state["micro_batch"])
 
     def _save(self, unconfirmed: dict[str, Any] | None) -> None:
         """Write the checkpoint: of a rung with its result, or of one under way."""
@@ -126,7 +127,7 @@ class DistillationTrial(tune.Trainable):
             "trial_seconds": self._seconds,
             "rung": self._done,
             "unconfirmed": unconfirmed,
-            "micro_batch": self._distiller.matcher.step.micro_batch,
+            "micro_batch": self._distiller.micro_batch,
         }
         with self._pace.measured():
             write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
@@ -143,11 +144,12 @@ class DistillationTrial(tune.Trainable):
         while distiller.iteration < last:
             began = time.perf_counter()
             each = self._iterate()
-            self._done.append(_Done(each.loss, each.finite, each.skipped, each.floored, time.perf_counter() - began))
+            floored = isinstance(each, Iteration) and each.floored
+            self._done.append(_Done(each.loss, each.finite, each.skipped, floored, time.perf_counter() - began))
             if self._pace.due():
                 self._save(None)
 
-    def _iterate(self) -> Iteration:
+    def _iterate(self) -> Update:
         """Run an iteration; where the GPU's memory does not suffice for it, once more with half the images at a time.
 
         The distiller is as it was before the iteration until the gradient is there, so the second go is the same one.
@@ -156,14 +158,15 @@ class DistillationTrial(tune.Trainable):
         try:
             return distiller.step()
         except torch.cuda.OutOfMemoryError:
-            whole = distiller.matcher.step.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
-        distiller.matcher = self._bench.matcher(distiller.config, max(1, whole // 2))
+            whole = distiller.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
+        self._bench.limit(distiller, max(1, whole // 2))
         torch.cuda.empty_cache()
         try:
             return distiller.step()
         except torch.cuda.OutOfMemoryError as error:
             raise _SettingsFailed(
-                f"out of GPU memory with {max(1, whole // 2)} images at a time; lower --memory-budget or batch_syn"
+                f"out of GPU memory with {max(1, whole // 2)} images at a time; lower --memory-budget or "
+                f"{'batch_syn' if isinstance(distiller, Distiller) else 'batch_real'}"
             ) from error
 
     def _rung_result(self) -> dict[str, Any]:
@@ -176,27 +179,36 @@ class DistillationTrial(tune.Trainable):
         config, count = distiller.config, len(done)
         finite = [each.loss for each in done if each.finite]
         if not finite:
+            trains = config.method != "distribution"
+            remedy = f" (α = {distiller.alpha:.3g}); lower alpha_init or lr_pixel" if trains else "; lower lr_pixel"
             raise _SettingsFailed(
-                f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1} "
-                f"(α = {distiller.alpha:.3g}); lower alpha_init or lr_pixel"
+                f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1}"
+                f"{remedy}"
             )
-        soft = config.label_mode == "soft"
         return {
             "iteration": distiller.iteration,
             "validation_accuracy": self._bench.validate(distiller.result_images, config.ipc),
-            "matching_loss": sum(finite) / len(finite),
-            "alpha": distiller.alpha,
+            distiller.loss_name: sum(finite) / len(finite),
             "skip_rate": sum(each.skipped for each in done) / count,
             "not_finite_rate": 1 - len(finite) / count,
-            "floor_rate": sum(each.floored for each in done) / count,
             "image_displacement": distiller.displacement,
-            **({"label_inconsistency": label_inconsistency(distiller.labels, config.ipc)} if soft else {}),
-            "micro_batch_images": distiller.matcher.step.micro_batch or config.batch_syn,
-            "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
+            "micro_batch_images": distiller.micro_batch or config.batch_syn,
+            **(self._of_trajectory(distiller) if isinstance(distiller, Distiller) else {}),
             "seconds_per_iteration": sum(each.seconds for each in done) / count,
             "trial_seconds": self._seconds,
             **self._memory(),
             "done": distiller.iteration >= config.iterations,
+        }
+
+    def _of_trajectory(self, distiller: Distiller) -> dict[str, float]:
+        """Return what a rung of trajectory matching comes to and no other method has."""
+        config = distiller.config
+        soft = config.label_mode == "soft"
+        return {
+            "alpha": distiller.alpha,
+            "floor_rate": sum(each.floored for each in self._done) / len(self._done),
+            **({"label_inconsistency": label_inconsistency(distiller.labels, config.ipc)} if soft else {}),
+            "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
         }
 
     def _memory(self) -> dict[str, float]:

@@ -12,7 +12,9 @@ from trainables.augmentation import Augmentation
 from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import load
 from trainables.distillation import Distiller
+from trainables.distribution_matching import DistributionMatching
 from trainables.evaluation import evaluate
+from trainables.gradient_matching import GradientMatching
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep, use_precision
 from trainables.labels import default_order_labels, soft_labels
@@ -24,7 +26,15 @@ from trainables.shared_file import SharedFile, local_path
 from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
 
-__all__ = ["TrialWork", "Workbench"]
+__all__ = ["Distillation", "TrialWork", "Workbench"]
+
+Distillation = Distiller | DistributionMatching | GradientMatching
+"""A distillation by any method: it steps, tells its state and takes one up."""
+
+_OF_REAL_IMAGES: dict[str, type[DistributionMatching] | type[GradientMatching]] = {
+    "distribution": DistributionMatching,
+    "gradient": GradientMatching,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,8 @@ class Workbench:
         # The evaluator's affine transforms do not align corners, the distillation's do. METHOD §3.
         self._evaluation_augmentation = Augmentation(families=work.augmentation.families, align_corners=False)
 
-    def distiller(self, config: Mapping[str, Any]) -> Distiller:
-        """Return a trial's distillation before its first iteration.
+    def distiller(self, config: Mapping[str, Any]) -> Distillation:
+        """Return a trial's distillation, by the method that it asks for, before its first iteration.
 
         Args:
             config: The trial's settings: a `DistillationConfig`'s, and of a study's trial its `repeat`.
@@ -87,18 +97,38 @@ class Workbench:
         Raises:
             ConfigError: The settings cannot work.
         """
-        settings = DistillationConfig.from_settings(config)
-        use_precision(settings.precision, self._device)
-        seed = repeat_seed(self.work.seed, config.get("repeat", 0))  # a search's trials have no repeat
-        images = self._initial_images(settings.initialization, settings.ipc, seed)
+        if config["method"] == "trajectory":
+            return self.trajectory_matching(config)
+        settings, seed, images = self._start(config)
+        return _OF_REAL_IMAGES[settings.method](
+            settings,
+            network=self.work.network,
+            augmentation=self.work.augmentation,
+            dataset=self._dataset,
+            images=images.to(self._device),
+            seed=seed,
+            micro_batch=self._micro_batch(settings.batch_real),
+        )
+
+    def trajectory_matching(self, config: Mapping[str, Any]) -> Distiller:
+        """Return the trajectory matching of a trial's settings and initial images, whatever method they ask for."""
+        settings, seed, images = self._start(config)
+        whole = settings.gradient == "unrolled"  # that one is for comparison, as the reference codes do it
         return Distiller(
             settings,
-            matcher=self.matcher(settings, self._micro_batch(settings)),
+            matcher=self.matcher(settings, None if whole else self._micro_batch(min(settings.batch_syn, len(images)))),
             trajectories=self._trajectories,
             images=images.to(self._device),
             labels=self._initial_labels(settings, images),
             seed=seed,
         )
+
+    def limit(self, distiller: Distillation, micro_batch: int | None) -> None:
+        """Let a distillation take so many images at a time; None: whole chunks."""
+        if isinstance(distiller, Distiller):
+            distiller.matcher = self.matcher(distiller.config, micro_batch)
+        else:
+            distiller.micro_batch = micro_batch
 
     def matcher(self, settings: DistillationConfig, micro_batch: int | None) -> Matcher:
         """Return what computes the gradients, with so many images at a time; None: whole chunks."""
@@ -132,14 +162,16 @@ class Workbench:
         ]
         return sum(accuracies) / len(accuracies)
 
-    def _micro_batch(self, settings: DistillationConfig) -> int | None:
-        """Return the images to take at a time so that they fit; None: whole chunks."""
-        if (
-            settings.gradient == "unrolled"
-        ):  # that one is for comparison, and takes whole chunks as the reference codes do
-            return None
+    def _start(self, config: Mapping[str, Any]) -> tuple[DistillationConfig, int, torch.Tensor]:
+        """Return what a distillation begins with, checked: its settings, its seed and its images on the CPU."""
+        settings = DistillationConfig.from_settings(config)
+        use_precision(settings.precision, self._device)
+        seed = repeat_seed(self.work.seed, config.get("repeat", 0))  # a search's trials have no repeat
+        return settings, seed, self._initial_images(settings.initialization, settings.ipc, seed)
+
+    def _micro_batch(self, chunk: int) -> int:
+        """Return how many of a chunk's images to take at a time so that they fit."""
         work = self.work
-        chunk = min(settings.batch_syn, settings.ipc * self._dataset.classes)
         budget = work.memory_budget_bytes or spare_bytes(self._device, work.device_share)
         return micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget)
 

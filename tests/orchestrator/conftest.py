@@ -23,7 +23,11 @@ SMALL = (
     "--set", "iterations=20", "--set", "validation_every_iterations=5", "--set", "first_rung_iterations=5",
     "--set", "validation_epochs=30", "--set", "validation_networks=1", "--set", "protocol_epochs=60",
     "--set", "full_data_epochs=2", "--networks", "2", "--final-seeds", "0",
+    "--baselines", "none", "--set", "regime_epochs=30", "--set", "recover_iterations=20",
 )  # fmt: skip
+
+# What the finals of a larger one do besides.
+MORE = ("--final-seeds", "2", "--baselines", "k_center,rded", "--regimes", "soft,soft_kd")
 
 
 def run(module: str, *arguments: object, timeout: float = 300, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -107,8 +111,8 @@ def first(workdir: Path) -> Sweep:
 
 @pytest.fixture(scope="session")
 def second(first: Sweep) -> Sweep:
-    """The same sweep again, in the same workdir; its finals distil too."""
-    return run_once(first.workdir, "second", "--final-seeds", "2")
+    """The same sweep again, in the same workdir; its finals distil too, and measure baselines, in two regimes more."""
+    return run_once(first.workdir, "second", *MORE)
 
 
 def run_once(workdir: Path, name: str, *arguments: str) -> Sweep:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.classes import class_parts, draw_confusion, read_confusions
-from orchestrator.finals import write_finals
+from orchestrator.finals import CHALLENGE, write_finals
 from trainables.evaluation import Metrics
 
 NAMES = ["cat", "dog", "owl"]
@@ -23,7 +23,9 @@ def confusions(classes: int) -> np.ndarray:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     metrics = [Metrics(tuple(tuple(row) for row in each.tolist())) for each in TWO]
-    write_finals(tmp_path / "finals.parquet", {"trial-003": metrics, "random_real": metrics[:1]}, NAMES)
+    in_regime = {"soft": {"trial-003": metrics[::-1]}}  # which says nothing of the finals' own protocol
+    finals = {CHALLENGE: {"trial-003": metrics, "random_real": metrics[:1]}, **in_regime}
+    write_finals(tmp_path / "finals.parquet", finals, NAMES)
     names, found = read_confusions(tmp_path / "finals.parquet")
     assert names == NAMES and list(found) == ["trial-003", "random_real"]
     assert np.array_equal(found["trial-003"], TWO) and np.array_equal(found["random_real"], TWO[:1])

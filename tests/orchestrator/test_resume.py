@@ -17,7 +17,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
+from tests.orchestrator.conftest import MORE, SMALL, Sweep, assert_refused, run
 from tests.orchestrator.test_processes import end, start
 from trainables.synthetic import read_synthetic
 
@@ -113,13 +113,13 @@ def test_a_sweep_killed_at_four_moments_is_the_undisturbed_one_bit_for_bit(secon
         a_final_is_measured,
     )  # fmt: skip
     for reached in moments:
-        sweep = begin(tmp_path, "killed", "--final-seeds", 2)  # the same command goes on
+        sweep = begin(tmp_path, "killed", *MORE)  # the same command goes on
         kill_when(sweep, lambda reached=reached: reached(tmp_path, "killed"))  # type: ignore[misc]
     resumed = resume(tmp_path, "killed")
 
     assert rows(resumed) == rows(second)
     assert tracked(resumed) == tracked(second)
-    for part in ("finals", "repeats", "trials", "best", "paper"):
+    for part in ("finals", "repeats", "regimes", "trials", "best", "paper"):
         assert resumed.result[part] == second.result[part]
     images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (second, resumed)]
     assert torch.equal(*images)

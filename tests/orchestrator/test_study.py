@@ -13,7 +13,7 @@ from PIL import Image
 
 from orchestrator.cli import load_space
 from orchestrator.figures import draw_study
-from orchestrator.finals import name_finals, write_finals
+from orchestrator.finals import CHALLENGE, name_finals, write_finals
 from orchestrator.study import study_rows, summarize_study, variant_range, write_study
 from orchestrator.tables import study_figure_table, study_table
 from orchestrator.trials import TrialRecord, images_of, trial_name
@@ -111,7 +111,7 @@ class TestFinals:
         assert name_finals(measured, "trial-000", "trial-000")["winner"] == both["paper_setting"]
 
     def test_the_file_has_every_network_and_the_classes_names(self, tmp_path: Path) -> None:
-        write_finals(tmp_path / "finals.parquet", {"trial-003": networks(0.9, 0.7)}, ["cat", "dog"])
+        write_finals(tmp_path / "finals.parquet", {CHALLENGE: {"trial-003": networks(0.9, 0.7)}}, ["cat", "dog"])
         table = pq.read_table(tmp_path / "finals.parquet")
         assert table.column("confusion").to_pylist() == [[9, 1, 0, 0], [7, 3, 0, 0]]
         assert table.column("accuracy").to_pylist() == [0.9, 0.7]

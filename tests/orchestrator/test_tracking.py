@@ -37,6 +37,7 @@ from orchestrator.comparisons import compare_finals
 from orchestrator.console import make_console
 from orchestrator.errors import ClusterError
 from orchestrator.experts import ExpertSummary
+from orchestrator.finals import CHALLENGE
 from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.journal import METRICS, Journal
 from orchestrator.mlflow_datasets import real_dataset
@@ -61,8 +62,14 @@ EXPERTS = ExpertSummary(count=2, trained=1, reused=1, epochs=2, bytes=4096, seco
 PARAMS = {"ipc": 1, "seed": 0}
 TESTED = ("accuracy", "macro_f1", "macro_recall")
 MEASURED = {
-    "trial-000": [Metrics(((8, 2), (1, 9))), Metrics(((9, 1), (0, 10)))],
-    "random_real": [Metrics(((5, 5), (5, 5))), Metrics(((6, 4), (5, 5)))],
+    CHALLENGE: {
+        "trial-000": [Metrics(((8, 2), (1, 9))), Metrics(((9, 1), (0, 10)))],
+        "random_real": [Metrics(((5, 5), (5, 5))), Metrics(((6, 4), (5, 5)))],
+    },
+    "soft": {
+        "trial-000": [Metrics(((7, 3), (0, 10))), Metrics(((8, 2), (1, 9)))],
+        "random_real": [Metrics(((7, 3), (2, 8))), Metrics(((9, 1), (4, 6)))],
+    },
 }
 DATASET: Any = SimpleNamespace(class_names=("zero", "one"), displayable=lambda images: images.clamp(0, 1))
 
@@ -151,7 +158,7 @@ def finished(workdir: Workdir, name: str, inputs: Inputs, model: Path) -> tuple[
     write_synthetic(settings.folder / "synthetic.safetensors", synthetic)
     shutil.copytree(model, settings.folder / "model")
     finals = {
-        of: {metric: summarize([getattr(each, metric) for each in MEASURED[place]]) for metric in TESTED}
+        of: {metric: summarize([getattr(each, metric) for each in MEASURED[CHALLENGE][place]]) for metric in TESTED}
         for of, place in (("winner", "trial-000"), ("random_real", "random_real"))
     }
     return settings, {
@@ -491,7 +498,7 @@ class TestDescription:
             )
             for number, point in enumerate(space.points())
         ]
-        rows = study_rows(space, records, {record.name: MEASURED["trial-000"] for record in records})
+        rows = study_rows(space, records, {record.name: MEASURED[CHALLENGE]["trial-000"] for record in records})
         study = describe({**outcome, "study": summarize_study(space, rows)}, replace(settings, space=space))
         for variant in space.variants:
             assert f"| {variant} |" in study
@@ -699,11 +706,13 @@ class TestEveryBackend:
         for name, place in (("trial-000", "trial-000"), ("final-random_real", "random_real")):
             child = runs[name]
             for metric in TESTED:
-                values = [getattr(each, metric) for each in MEASURED[place]]
+                values = [getattr(each, metric) for each in MEASURED[CHALLENGE][place]]
                 history = client.get_metric_history(child.info.run_id, f"test_{metric}")
                 assert sorted((row.step, row.value) for row in history) == list(enumerate(values))
                 assert child.data.metrics[f"test_{metric}_mean"] == summarize(values)["mean"]
                 assert child.data.metrics[f"test_{metric}_std"] == summarize(values)["std"]
+                soft = summarize([getattr(each, metric) for each in MEASURED["soft"][place]])
+                assert child.data.metrics[f"soft_test_{metric}_mean"] == soft["mean"]
 
     def has_the_datasets(self, parent: Run, inputs: Inputs, settings: SweepSettings) -> None:
         assert len(parent.inputs.dataset_inputs) == 2

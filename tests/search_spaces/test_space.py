@@ -56,6 +56,10 @@ class TestConstruction:
     def test_the_defaults_are_what_method_says(self):
         defaults = {entry.name: entry.default for entry in VOCABULARY.values() if entry.default is not None}
         assert defaults == {
+            "method": "trajectory",
+            "batch_real": 256,
+            "outer_loop": 0,
+            "inner_loop": 0,
             "alpha_init": 0.01,
             "iterations": 10_000,
             "momentum_pixel": 0.5,
@@ -91,6 +95,12 @@ class TestConstruction:
             "validation_networks": 1,
             "final_networks": 5,
             "final_seeds": 3,
+            "baselines": "random,k_center,el2n_best,cad_prune",
+            "regimes": "none",
+            "regime_epochs": 300,
+            "temperature": 20.0,
+            "teacher": "trained",
+            "recover_iterations": 4000,
             "repeats": 3,
             "reduction_factor": 3,
         }

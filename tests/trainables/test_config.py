@@ -159,7 +159,9 @@ def test_settings_are_frozen(config):
 class TestProtocol:
     def test_the_defaults_are_the_challenges(self):
         assert Protocol.challenge() == Protocol()
-        assert dataclasses.astuple(Protocol()) == (1001, 0.01, 502, 0.1, 0.9, 5e-4, 256)
+        assert dataclasses.astuple(Protocol()) == (
+            1001, 0.01, 502, 0.1, 0.9, 5e-4, 256, "sgd", "drop", True, None, False
+        )  # fmt: skip
 
     @pytest.mark.parametrize(("epochs", "drop"), [(1001, 502), (100, 50), (301, 151), (10, 5)])
     def test_a_shorter_one_drops_at_the_same_share(self, epochs, drop):

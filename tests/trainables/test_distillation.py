@@ -14,6 +14,7 @@ from trainables.errors import ConfigError
 from trainables.initialization import real_images
 from trainables.inner_step import InnerStep
 from trainables.labels import default_order_labels
+from trainables.learned import Learned
 from trainables.matching import Chunk, Matcher
 from trainables.seeding import generator
 
@@ -498,6 +499,21 @@ class TestLearning:
         moved = distiller.images + torch.tensor([3.0, -4.0]).repeat(10)[:, None, None, None]
         distiller.load_state_dict({**distiller.state_dict(), "images": moved})
         assert distiller.displacement == pytest.approx(12.5**0.5)
+
+    def test_what_every_method_learns_it_learns_as_torchs_sgd_does(self):
+        draws = generator("learned")
+        values = torch.randn(3, 4, dtype=torch.float64, generator=draws)
+        learned, leaf = Learned.start(values), values.clone().requires_grad_()
+        optimizer = torch.optim.SGD([leaf], lr=0.3, momentum=0.7)
+        for _ in range(4):
+            leaf.grad = torch.randn(3, 4, dtype=torch.float64, generator=draws)
+            before = learned.values.clone()
+            following = learned.after(leaf.grad, lr=0.3, momentum=0.7)
+            optimizer.step()
+            torch.testing.assert_close(following.values, leaf.detach(), rtol=1e-14, atol=1e-14)
+            assert torch.equal(learned.values, before)
+            learned = following
+        assert learned.finite and not learned.after(torch.full((3, 4), math.nan), lr=1.0, momentum=0.0).finite
 
     def test_the_images_given_are_left_alone(self, make, small_digits):
         images = real_images(small_digits, 2, 0)

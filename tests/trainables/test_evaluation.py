@@ -154,6 +154,64 @@ class TestTrace:
         assert velocities == [True, False, False, True]
 
 
+class TestAdamW:
+    """The soft regimes' optimiser and schedule, METHOD §6, against torch.optim's own."""
+
+    PROTOCOL = Protocol(
+        epochs=40, learning_rate=0.01, momentum=0.8, weight_decay=0.1, batch_size=5, optimizer="adamw",
+        schedule="cosine", temperature=4.0,
+    )  # fmt: skip
+
+    def test_rate_parameters_and_momentum_are_those_of_torchs_to_the_bit(self):
+        images, _ = random_set(TINY, 12)
+        labels = torch.randn(12, 3, generator=generator("logits"))
+        theta = TINY.initial(generator(5, "evaluation", "initial")).requires_grad_()
+        optimizer = torch.optim.AdamW([theta], lr=0.01, betas=(0.8, 0.999), weight_decay=0.1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+        draws = generator(5, "evaluation", "batches")
+        steps = training_steps(
+            TINY, images.__getitem__, labels, protocol=self.PROTOCOL, augmentation=Augmentation(), seeds=[5]
+        )
+        for epoch in range(40):
+            for index in torch.randperm(12, generator=draws).split(5):
+                step = next(steps)
+                assert step.learning_rate == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+                optimizer.param_groups[0]["lr"] = step.learning_rate  # the schedule's is rounded once more
+                optimizer.zero_grad()
+                student, teacher = (
+                    F.log_softmax(logits / 4, dim=1) for logits in (TINY.logits(theta, images[index]), labels[index])
+                )
+                F.kl_div(student, teacher, reduction="batchmean", log_target=True).backward()
+                optimizer.step()
+                assert step.epoch == epoch
+                assert torch.equal(step.theta[0], theta.detach()), epoch
+                assert torch.equal(step.velocity[0], optimizer.state[theta]["exp_avg"]), epoch
+            schedule.step()
+        assert list(steps) == []
+
+    def test_the_cosine_starts_at_the_rate_is_half_of_it_half_way_and_ends_at_0(self):
+        rates = [learning_rate(self.PROTOCOL, epoch) for epoch in (0, 20, 40)]
+        assert rates == pytest.approx([0.01, 0.005, 0.0], abs=1e-15)
+
+    def test_a_drop_restarts_it_or_not(self):
+        """A fresh AdamW's first step moves a parameter by the rate, whatever its gradient: both moments are its own."""
+        images, labels = random_set(TINY, 4)
+        for restart in (True, False):
+            protocol = Protocol(
+                epochs=4, drop_after_epochs=3, drop_factor=0.1, weight_decay=0.0, optimizer="adamw",
+                restart_momentum=restart,
+            )  # fmt: skip
+            thetas = [
+                step.theta[0].clone()
+                for step in training_steps(
+                    TINY, images.__getitem__, labels, protocol=protocol, augmentation=Augmentation(), seeds=[0]
+                )
+            ]
+            by_the_rate = ((thetas[3] - thetas[2]).abs() - 0.001).abs() < 1e-6
+            share = float(by_the_rate.double().mean())  # not the biases before a norm, whose gradients are all rounding
+            assert share > 0.9 if restart else share < 0.1
+
+
 class TestProtocol:
     def test_502_epochs_at_a_hundredth_and_499_at_a_thousandth(self):
         rates = [learning_rate(Protocol(), epoch) for epoch in range(1001)]

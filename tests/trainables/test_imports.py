@@ -11,7 +11,9 @@ import trainables
 
 ROOT = Path(trainables.__file__).parents[1]
 NUMERICS = sorted(
-    f"trainables.{path.stem}" for path in (ROOT / "trainables").glob("*.py") if path.stem not in ("__init__", "trial")
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "trainables").rglob("*.py")
+    if path.stem not in ("__init__", "trial")
 )
 
 

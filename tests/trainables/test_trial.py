@@ -13,8 +13,11 @@ import torch
 from trainables.augmentation import Augmentation
 from trainables.checkpoints import checkpoint_place, read_checkpoint
 from trainables.config import DistillationConfig, Protocol
+from trainables.diagnostics import losses_of_trial, matching_losses
 from trainables.distillation import Distiller
-from trainables.initialization import initial_images
+from trainables.distribution_matching import DistributionMatching
+from trainables.gradient_matching import GradientMatching
+from trainables.initialization import initial_images, real_images
 from trainables.inner_step import InnerStep
 from trainables.labels import default_order_labels, label_inconsistency, soft_labels
 from trainables.matching import Matcher
@@ -243,6 +246,102 @@ def test_a_checkpoint_is_tensors_and_json_with_these_names(trial, tmp_path):
         "settings", "trial_seconds", "rung", "unconfirmed", "micro_batch",
     }  # fmt: skip
     assert state["unconfirmed"] == result
+
+
+METHODS = {
+    "distribution": (DistributionMatching, {"lr_pixel": 1.0, "batch_real": 12}, "distribution_loss"),
+    "gradient": (GradientMatching, {"lr_pixel": 0.1, "batch_real": 12, "outer_loop": 3, "inner_loop": 2},
+                 "gradient_loss"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestOtherMethods:
+    def options(self, method, **changed):
+        return {"method": method, "initialization": "real", "ema_decay": 0.5, **METHODS[method][1], **changed}
+
+    def test_a_rung_is_the_distillation_of_its_settings(self, trial, work, small_digits, small_network, method):
+        kind, _, loss_name = METHODS[method]
+        options = self.options(method)
+        running = trial(**options)
+        distiller = kind(
+            DistillationConfig(**{**SETTINGS, **options}),
+            network=small_network,
+            augmentation=work.augmentation,
+            dataset=small_digits,
+            images=real_images(small_digits, 1, SEED),
+            seed=SEED,
+        )
+        done = [distiller.step() for _ in range(2)]
+        result = running.step()
+        assert_same(state_of(running), distiller.state_dict())
+        assert result[loss_name] == pytest.approx(sum(each.loss for each in done) / 2, rel=1e-12)
+        assert result["image_displacement"] == distiller.displacement > 0
+        assert (result["iteration"], result["done"], result["micro_batch_images"]) == (2, False, 12)
+        assert (result["skip_rate"], result["not_finite_rate"]) == (0, 0)
+        assert 0 <= result["validation_accuracy"] <= 1
+        assert running.step()["done"]
+
+    def test_a_rung_says_nothing_that_the_method_does_not_have(self, trial, method):
+        ours, theirs = trial(**self.options(method)).step(), trial().step()
+        assert theirs.keys() - ours.keys() == {"matching_loss", "alpha", "floor_rate", "upper_bound_epochs"}
+        assert ours.keys() - theirs.keys() == {METHODS[method][2]}
+
+    def test_goes_on_from_its_checkpoint_bit_for_bit(self, trial, method):
+        options = self.options(method)
+        first, undisturbed = trial(**options), trial(**options)
+        reported = first.step()
+        resumed = trial(**options, trial_number=0)
+        assert resumed.step() == reported
+        assert same_result(resumed.step(), [undisturbed.step() for _ in range(2)][1])
+        assert_same(state_of(resumed), state_of(undisturbed))
+
+    def test_an_images_average_is_what_is_validated(self, trial, method):
+        still = trial(**self.options(method, ema_decay=1 - 1e-9, lr_pixel=1e3)).step()
+        moved = trial(**self.options(method, ema_decay=0.0, lr_pixel=1e3)).step()
+        first = trial(**self.options(method, lr_pixel=1e-30)).step()
+        assert still["validation_accuracy"] == first["validation_accuracy"] != moved["validation_accuracy"]
+
+    def test_without_gpu_memory_half_the_images_are_taken_at_a_time(self, trial, method, monkeypatch):
+        halved, whole = trial(**self.options(method)), trial(**self.options(method))
+        kind = METHODS[method][0]
+        gradient = kind.loss_and_gradient
+
+        def scarce(distiller):
+            if distiller.micro_batch > 6:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return gradient(distiller)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "loss_and_gradient", scarce)
+            assert halved.step()["micro_batch_images"] == 6
+        whole.step()
+        torch.testing.assert_close(state_of(halved)["images"], state_of(whole)["images"], rtol=1e-3, atol=1e-4)
+        assert trial(**self.options(method), trial_number=0)._distiller.micro_batch == 6
+
+    def test_a_rung_without_a_finite_update_ends_the_trial_with_the_reason(self, trial, method):
+        running = trial(**self.options(method, lr_pixel=100.0))
+        huge = torch.full_like(running._distiller.images, 3e38)
+        running._distiller.load_state_dict({**state_of(running), "image_velocity": huge})
+        result = running.step()
+        assert result["failed"].startswith("diverged: no finite update in iterations 0 to 1")
+        assert result["failed"].endswith("lower lr_pixel" if method == "distribution" else "alpha_init or lr_pixel")
+
+    def test_its_set_is_measured_along_experts_like_any(self, trial, work, trajectories, tmp_path, method):
+        running = trial(**self.options(method))
+        running.step()
+        place = checkpoint_place(str(tmp_path), 0)
+        told = losses_of_trial(work, running._settings, place, 3, 9, 5)
+        matching = running._bench.trajectory_matching(SETTINGS)
+        state = {**matching.state_dict(), "images": running._distiller.result_images}
+        matching.load_state_dict(state)
+        assert told.alpha == SETTINGS["alpha_init"]
+        assert told.losses == matching_losses(matching, trajectories, told.start_epochs, 5).tolist()
+        assert told.losses != losses_of_trial(work, running._settings, None, 3, 9, 5).losses
+
+
+def test_settings_that_a_method_cannot_do_end_the_trial_with_the_reason(trial):
+    assert "label_mode must be hard where method is gradient" in trial(method="gradient", **SOFT).step()["failed"]
 
 
 class TestFaults:

@@ -1,0 +1,23 @@
+"""Keys whose value is several names in one word, such as `baselines=random,k_center`."""
+
+__all__ = ["BASELINES", "REGIMES", "is_list_of", "listed"]
+
+BASELINES = (
+    "random", "el2n_easy", "el2n_hard", "el2n_best", "grand", "forgetting", "k_center", "herding", "moderate",
+    "uncertainty", "dynamic_uncertainty", "cad_prune", "rded", "ca2d", "sre2l",
+)  # fmt: skip
+"""What a distilled set is compared with: coresets, METHOD §6, and what is built on them or beside them."""
+REGIMES = ("hard", "soft", "soft_kd")
+"""Where a set's labels come from when networks are trained on it; METHOD §6."""
+
+
+def listed(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that a word stands for, in the order in which they are known: `all`, `none`, or with commas."""
+    chosen = {"all": set(known), "none": set()}.get(text, set(text.split(",")))
+    return tuple(name for name in known if name in chosen)
+
+
+def is_list_of(text: str, known: tuple[str, ...]) -> bool:
+    """Say whether a word is `all`, `none`, or different known names joined by commas."""
+    names = text.split(",")
+    return text in ("all", "none") or (set(names) <= set(known) and len(set(names)) == len(names))

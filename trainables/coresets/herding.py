@@ -1,0 +1,55 @@
+"""Herding: images whose running mean stays at the mean of their class. docs/coresets/herding.md. METHOD §6."""
+
+import torch
+from torch import Tensor
+
+from trainables.coresets.balance import balanced
+from trainables.coresets.evidence import Evidence
+from trainables.errors import ConfigError
+
+__all__ = ["CRITERIA", "herd", "select"]
+
+CRITERIA = ("closest", "farthest")
+
+
+def herd(features: Tensor, keys: Tensor, count: int, criterion: str) -> Tensor:
+    """Return positions of `count` points, int64 [count] in the order in which they were chosen.
+
+    With μ the mean of all and S those chosen so far, i of them, the next is the x that minimises
+    ‖(i + 1)·μ − Σ_S h − h_x‖₂ (Welling 2009); of equally good ones that of smallest key.
+
+    Args:
+        features: float [m, F], m ≥ count.
+        keys: int64 [m].
+        count: How many.
+        criterion: closest; or farthest, which maximises instead, as DeepCore's code does.
+
+    Cost: count·m·F operations in float64.
+    """
+    if criterion not in CRITERIA:
+        raise ConfigError(f"criterion of herding is one of {', '.join(CRITERIA)}, not {criterion}")
+    by_key = keys.argsort(stable=True)
+    points = features[by_key].double()
+    sign = 1.0 if criterion == "closest" else -1.0
+    mean, missing = points.mean(dim=0), torch.zeros_like(points[0])
+    left = torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    chosen: list[int] = []
+    for _ in range(count):
+        missing += mean
+        chosen.append(int((sign * (missing - points).square().sum(dim=1) + left).argmin()))  # the first of equal ones
+        left[chosen[-1]] = torch.inf
+        missing -= points[chosen[-1]]
+    return by_key[chosen]
+
+
+def select(evidence: Evidence, ipc: int, seed: int, *, criterion: str = "closest") -> Tensor:
+    """Return what herding chooses of each class in the fully trained network's features, int64 [ipc·C].
+
+    Args:
+        evidence: Has the full training.
+        ipc: Images per class.
+        seed: Names the training, and decides ties.
+        criterion: As for `herd`.
+    """
+    theta, keys = evidence.long_run(seed).theta, evidence.keys(seed, "herding")
+    return balanced(evidence, ipc, lambda rows: herd(evidence.features(theta, rows), keys[rows], ipc, criterion))
