@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.settings import SweepSettings
+from search_spaces.listed import BASELINES, REGIMES, listed
 from trainables.sources import facts_of
 
 __all__ = ["Plan", "make_plan", "print_plan"]
@@ -28,6 +29,8 @@ GRAPH_COPIES = 12  # of an image's activations, in a Hessian-vector product: tra
 EXPERT_PASSES = {"sgd": 3, "gsam": 6}
 MATCHING_PASSES = 3 + 3 * 3
 EVALUATION_PASSES = 3
+SCORING_EPOCHS = 10 * 10
+"""Epochs of the early runs that coresets are chosen by, beside one full training: trainables/coresets/evidence.py."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +85,21 @@ def make_plan(settings: SweepSettings) -> Plan:
     steps = sum(point["N"] * min(point["batch_syn"], set_size) for point in points) / len(points)
     # A search's winner and reference, both again with fresh seeds, or all sets of a study, and random real images.
     again = 2 * fixed["final_seeds"]
-    sets = 1 + (len(points) if settings.space.variants else 2 + again)
+    baselines = [name for name in listed(fixed["baselines"], BASELINES) if name != "random"]
+    sets = 1 + len(baselines) + (len(points) if settings.space.variants else 2 + again)
+    in_regimes = len(listed(fixed["regimes"], REGIMES)) * (2 + len(baselines))
+    scoring = (fixed["full_data_epochs"] + SCORING_EPOCHS) * train_images * training if baselines else 0.0
     matching = fixed["iterations"] * steps * forward * MATCHING_PASSES
     distillation = matching + validation
-    finals = again * distillation + fixed["final_networks"] * (
-        sets * set_size * fixed["protocol_epochs"] * training
-        + train_images * fixed["full_data_epochs"] * (training + whitening)
+    finals = (
+        again * distillation
+        + scoring
+        + fixed["final_networks"]
+        * (
+            sets * set_size * fixed["protocol_epochs"] * training
+            + in_regimes * set_size * fixed["regime_epochs"] * training
+            + train_images * fixed["full_data_epochs"] * (training + whitening)
+        )
     )
     epochs = settings.space.horizon_epochs
     expert = train_images * epochs * (forward * EXPERT_PASSES[fixed["expert_optimizer"]] + whitening)
@@ -131,6 +143,8 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         )
         what.add_row("finals distil", again)
     what.add_row("networks on each set", str(fixed["final_networks"]))
+    what.add_row("compared with", ", ".join(dict.fromkeys(["random", *listed(fixed["baselines"], BASELINES)])))
+    what.add_row("label regimes besides", ", ".join(listed(fixed["regimes"], REGIMES)) or "none")
     what.add_row(
         "experts",
         f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",

@@ -47,12 +47,17 @@ def test_experts_and_finals_count_the_images_of_the_kept_classes(classes: int) -
     images = round(round(1437 * kept / 10) * 0.75)
     # Two blocks of 32 channels at 8 × 8 and 4 × 4 pixels, then 2 · 2 · 32 features.
     forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * kept
-    made = plan(classes=classes, expert_count=4, final_networks=2, final_seeds=2, trials=5)
+    few = {"classes": classes, "expert_count": 4, "final_networks": 2, "final_seeds": 2, "trials": 5}
+    made = plan(**few, baselines="none")
     assert made.operations["experts"] == 4 * 25 * images * forward * 6
     # Winner, reference and random images; winner and reference again with two seeds, each a distillation first.
     networks = 2 * forward * 3 * ((3 + 4) * kept * 1001 + images * 60)
     assert made.operations["finals"] == pytest.approx(networks + 4 * made.operations["search"] / 5, rel=1e-12)
     assert made.expert_bytes == 4 * 26 * 4 * (9 * 32 + 96 + 9 * 32 * 32 + 96 + 128 * kept + kept)
+    # Two coresets and what they are chosen by; these, random images and the winner, in two regimes.
+    more = plan(**few, baselines="random,k_center,rded", regimes="hard,soft", regime_epochs=300)
+    coresets = 2 * forward * 3 * (2 * kept * 1001 + 2 * 4 * kept * 300) + forward * 3 * images * (60 + 100)
+    assert more.operations["finals"] - made.operations["finals"] == pytest.approx(coresets, rel=1e-12)
 
 
 def test_whitening_costs_a_matrix_product_whenever_a_real_image_is_read() -> None:
