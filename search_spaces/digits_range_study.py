@@ -6,7 +6,7 @@ from search_spaces.vocabulary import matching_range
 
 SPACE = Space(
     name="digits_range_study",
-    title="Which part of the experts' training suits one image per class: early, medium or late?",
+    title="Which part of the experts' training suits so small a set: early, medium or late?",
     dataset="digits",
     reference="our own reference, not the paper's: the early range; M-DATM has no setting for the digits",
     parameters={
