@@ -30,19 +30,18 @@ class Baselines:
     the last of them, once nothing refers to it.
     """
 
-    def __init__(self, inputs: Inputs, resources: Resources) -> None:
-        """Start it."""
-        self._inputs = inputs
+    def __init__(self, inputs: Inputs, resources: Resources, repeat: int = 0) -> None:
+        """Start it; another repeat has scoring runs and choices of its own."""
+        self._inputs, self._repeat = inputs, repeat
         worker = ray.remote(BaselineMaker).options(
             **resources.actor_options, max_restarts=TRIES, max_task_retries=TRIES
         )
-        self._maker: Any = worker.remote(_work(inputs, resources), seed_of(inputs.settings.seed, "baselines"))
+        self._maker: Any = worker.remote(_work(inputs, resources), seed_of(inputs.settings.seed, "baselines", repeat))
 
-    def make(self, method: str) -> Any:
+    def make(self, method: str, ipc: int) -> Any:
         """Return a reference to where a method's set is kept; one that a driver before has made is not made again."""
-        settings = self._inputs.settings
-        place = f"{settings.checkpoints}/baselines/{method}.safetensors"
-        return self._maker.make.remote(method, settings.fixed["ipc"], place)
+        place = f"{self._inputs.settings.checkpoints}/baselines/{method}-{ipc}-{self._repeat}.safetensors"
+        return self._maker.make.remote(method, ipc, place)
 
     def teacher(self) -> Any:
         """Return a reference to the parameters, float32 [P], of who labels in the soft regimes."""
@@ -63,6 +62,7 @@ def _work(inputs: Inputs, resources: Resources) -> BaselineWork:
         full_data_protocol=settings.full_data_protocol,
         validation_protocol=settings.validation_protocol,
         validation_networks=fixed["validation_networks"],
+        squeeze_epochs=fixed["squeeze_epochs"],
         recover_iterations=fixed["recover_iterations"],
         device=resources.device,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.statistics import compare, holm
 
-__all__ = ["compare_finals", "compare_variants", "compare_winners"]
+__all__ = ["compare_finals", "compare_methods", "compare_variants", "compare_winners"]
 
 
 def compare_finals(finals: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -46,6 +46,18 @@ def compare_variants(
     for name, metrics in finals.items():
         values[name] = {(name, number): value for number, value in enumerate(metrics["accuracy"]["values"])}
     return _family(values, pairs)
+
+
+def compare_methods(values: Mapping[str, Mapping[int, float]], ours: str) -> list[dict[str, Any]]:
+    """Return one method's differences in test accuracy from every other, corrected as one family.
+
+    A value is a repeat: a set with a seed of its own, and a network that starts alike for all methods, so they pair.
+
+    Args:
+        values: By method, and repeat.
+        ours: The one that is compared; without it there is nothing to compare.
+    """
+    return _family(values, [(ours, other) for other in values if other != ours]) if ours in values else []
 
 
 def compare_winners(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -34,7 +34,17 @@ from trainables.final import train_and_test
 from trainables.initialization import real_images
 from trainables.seeding import seed_of
 
-__all__ = ["CHALLENGE", "FULL_DATA", "RANDOM_REAL", "Measured", "name_finals", "run_finals", "write_finals"]
+__all__ = [
+    "CHALLENGE",
+    "FULL_DATA",
+    "RANDOM_REAL",
+    "Measured",
+    "measure_jobs",
+    "measured_by_protocol",
+    "name_finals",
+    "run_finals",
+    "write_finals",
+]
 
 FULL_DATA, RANDOM_REAL = "full_data", "random_real"
 CHALLENGE = "challenge"
@@ -88,22 +98,58 @@ def run_finals(
     in_regimes = [RANDOM_REAL, kept, *baselines]
     wanted += [_Job(regime, name, number) for regime in regimes for name in in_regimes for number in networks]
     jobs = _start([job for job in wanted if job not in progress.finals], inputs, resources, sets)
-    with progress_bar(console, "Finals, networks", max(1, len(jobs))) as show:
+
+    def keep_first(job: tuple[str, str, int], theta: Any) -> None:
+        if job == (CHALLENGE, kept, 0):
+            keep(torch.tensor(theta))
+
+    measure_jobs(jobs, progress, mirror, console, title="Finals, networks", each=keep_first)
+    measured: Measured = {}
+    for job in wanted:
+        measured.setdefault(job.protocol, {}).setdefault(job.name, []).append(progress.finals[job])
+    return measured
+
+
+def measure_jobs(
+    jobs: Mapping[Any, tuple[str, str, int]],
+    progress: Progress,
+    mirror: Mirror,
+    console: Console,
+    *,
+    title: str,
+    each: Callable[[tuple[str, str, int], Any], None] = lambda job, theta: None,
+) -> None:
+    """Wait for networks that workers train and test, and write down what each reaches as soon as it is there.
+
+    Args:
+        jobs: Protocol, set and network, by Ray's references.
+        progress: Keeps what is measured.
+        mirror: Keeps that at the workdir's URI.
+        console: Where it is shown.
+        title: What is shown.
+        each: Is given a job and the network's parameters, float32 [P], before it counts as measured.
+
+    Raises:
+        InputError: What a worker refused.
+    """
+    with progress_bar(console, title, max(1, len(jobs))) as show:
         waiting = list(jobs)
         while waiting:
             ready, waiting = ray.wait(waiting)
             for reference in ready:
-                job = jobs[reference]
                 metrics, theta = _get(reference)
-                if job == (CHALLENGE, kept, 0):
-                    keep(torch.tensor(theta))
-                progress.finals[job] = metrics
+                each(jobs[reference], theta)
+                progress.finals[jobs[reference]] = metrics
             progress.spend("finals")
             mirror.push(everything=False)
             show(len(jobs) - len(waiting))
+
+
+def measured_by_protocol(progress: Progress) -> Measured:
+    """Return all that was measured, each set's networks in their order."""
     measured: Measured = {}
-    for job in wanted:
-        measured.setdefault(job.protocol, {}).setdefault(job.name, []).append(progress.finals[job])
+    for (protocol, name, _), metrics in sorted(progress.finals.items(), key=lambda item: item[0]):
+        measured.setdefault(protocol, {}).setdefault(name, []).append(metrics)
     return measured
 
 
@@ -117,7 +163,11 @@ def _start(jobs: Sequence[_Job], inputs: Inputs, resources: Resources, sets: Map
     if to_make or soft:
         maker = Baselines(inputs, resources)
         teacher = maker.teacher() if soft else None
-        made |= {name: maker.make(name) for name in chosen_baselines(settings.fixed) if name in to_make}
+        made |= {
+            name: maker.make(name, settings.fixed["ipc"])
+            for name in chosen_baselines(settings.fixed)
+            if name in to_make
+        }
     run = ray.remote(train_and_test).options(**resources.actor_options)
     augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
     started = {}

@@ -10,6 +10,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.errors import UserError
 from orchestrator.settings import SweepSettings
 from search_spaces.listed import BASELINES, REGIMES, listed
 from trainables.sources import facts_of
@@ -122,7 +123,13 @@ def make_plan(settings: SweepSettings) -> Plan:
 
 
 def print_plan(console: Console, settings: SweepSettings) -> None:
-    """Print what a sweep would run and what it would cost."""
+    """Print what a sweep would run and what it would cost.
+
+    Raises:
+        UserError: It is a comparison.
+    """
+    if settings.space.ipcs:
+        raise UserError(f"--plan counts sweeps, and {settings.space.name} is a comparison (ipcs); leave --plan out")
     plan, fixed = make_plan(settings), settings.fixed
     share = settings.gpus_per_trial
     what = Table(

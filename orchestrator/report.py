@@ -16,6 +16,7 @@ from orchestrator.advice import next_steps
 from orchestrator.algorithm import pseudo_code
 from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.cli import one_line_errors, workdir_option
+from orchestrator.comparison_report import leave_comparison
 from orchestrator.cost import cost_parts
 from orchestrator.diagnostics_report import diagnostics_parts, draw_diagnostics, label_parts
 from orchestrator.errors import UserError
@@ -217,6 +218,8 @@ def main(workdir: str, names: tuple[str, ...]) -> None:
         click.echo(_again(sweeps[0]))
         return
     results = []
+    if compared := [settings.name for settings in sweeps if settings.space.ipcs]:
+        raise UserError(f"a page about several is of sweeps, and {compared[0]!r} is a comparison; leave it out")
     for settings in sweeps:
         with settings.held():
             Mirror(settings.workdir, settings.name).pull()
@@ -230,6 +233,10 @@ def _again(settings: SweepSettings) -> str:
         mirror = Mirror(settings.workdir, settings.name)
         mirror.pull()
         result = _finished(settings)
+        if settings.space.ipcs:
+            leave_comparison(settings, result)
+            mirror.push()
+            return f"{settings.place}/report.html"
         study = settings.folder / "study.parquet"
         rows = pq.read_table(study).to_pylist() if study.exists() else []
         write_report(settings, result, read_parquet(settings.folder / "trials.parquet"), rows)
@@ -245,7 +252,7 @@ def _finished(settings: SweepSettings) -> dict[str, Any]:
             f"only a finished sweep has a report, and {settings.name!r} is {result['status']}; go on with it: "
             f"{settings.resume_command}"
         )
-    if "workers" not in result:
+    if "workers" not in result and not settings.space.ipcs:
         raise UserError(f"{settings.folder}/result.json is of an earlier version of this program; run the sweep anew")
     return result
 

@@ -4,6 +4,7 @@ python -m orchestrator.sweep --space digits
 """
 
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from orchestrator.errors import UserError
 from orchestrator.plan import print_plan
 from orchestrator.settings import SweepSettings, Workdir
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 _WITH_RESUME = {
     "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
@@ -146,15 +147,19 @@ def main(
     settings.workdir.check_writable()
     settings.check_same()
     check_answers(settings.address)
+    run(settings)
+
+
+def run(settings: SweepSettings) -> None:
+    """Run a sweep or a comparison, here or on the cluster at a ray:// address."""
+    module, function = ("comparison", "run_comparison") if settings.space.ipcs else ("stages", "run_sweep")
     if settings.address.startswith("ray://"):
         from orchestrator.remote import run_on_cluster  # only now: --help and --plan load neither torch nor ray
 
-        run_on_cluster("orchestrator.stages", "run_sweep", settings)
+        run_on_cluster(f"orchestrator.{module}", function, settings)
     else:
         settings.check_dataset()  # at once, before seconds of imports
-        from orchestrator.stages import run_sweep
-
-        run_sweep(settings)
+        getattr(import_module(f"orchestrator.{module}"), function)(settings)
 
 
 def _resumed(context: click.Context, name: str) -> SweepSettings:

@@ -16,6 +16,7 @@ __all__ = [
     "finals_table",
     "markdown_table",
     "mean_std",
+    "method_name",
     "number_text",
     "repeats_markdown",
     "repeats_table",
@@ -133,6 +134,14 @@ def _study_cells(study: dict[str, Any], space: Space) -> list[list[str]]:
     return [[name, variant_range(space, name), *_summary_cells(variant)] for name, variant in study["variants"].items()]
 
 
+_METHOD_NAMES = {"random": "random real images", "dm": "DM", "dc": "DC", "m_datm": "M-DATM"}
+
+
+def method_name(name: str) -> str:
+    """Return what a report calls a set of the finals, or a method of a comparison."""
+    return FINAL_NAMES.get(name) or _METHOD_NAMES.get(name) or name
+
+
 def difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
     """Return what a report says of a family of differences: their table, and which test was used and why."""
     if not comparisons:
@@ -140,7 +149,7 @@ def difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:
     headings = ["difference in accuracy", "", "95 % interval", "effect size", "test", "p", "p, Holm", "significant"]
     rows = []
     for each in comparisons:
-        between = f"{FINAL_NAMES.get(each['a'], each['a'])} − {FINAL_NAMES.get(each['b'], each['b'])}"
+        between = f"{method_name(each['a'])} − {method_name(each['b'])}"
         interval = "–" if each["interval_95"] is None else "{:+.3f} … {:+.3f}".format(*each["interval_95"])
         figures = [
             number_text(each[name]) if each[name] is not None else "–" for name in ("effect_size", "p", "p_holm")

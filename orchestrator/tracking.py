@@ -113,6 +113,24 @@ class SweepRun:
             once="result",
         )
 
+    def log_comparison(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
+        """Log a comparison's result: a metric a record, a step an image per class, and the files; once.
+
+        Args:
+            result: What result.json holds.
+            settings: The comparison's; the files are in its folder.
+        """
+        figures = [(f"{each['regime']}_{each['method']}", each["mean"], each["ipc"]) for each in result["records"]]
+        report = (settings.folder / "report.md").read_text().replace("![", "[")  # MLflow shows no artifact's picture
+        places = ("result.json", "settings.json", "figures", "report.md", "report.html")
+        self.journal.add(
+            _PARENT,
+            *metric_entries(figures),
+            (TAGS, {"mlflow.note.content": report}),
+            *(entry for place in places for entry in file_entries(settings.folder, place)),
+            once="result",
+        )
+
     @property
     def system_steps(self) -> int:
         """Number of rows of system metrics so far, those of earlier drivers among them."""

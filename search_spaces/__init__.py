@@ -12,7 +12,8 @@ from search_spaces.vocabulary import nearest
 __all__ = ["Choice", "Fixed", "Integer", "Real", "Space", "SpaceError", "Value", "load", "names"]
 
 _REGISTERED = (
-    "digits", "digits_range_study", "digits_ablation", "cifar10_ranges", "cifar100_ranges", "cifar100_range_study",
+    "digits", "digits_range_study", "digits_ablation", "digits_regimes", "cifar10_ranges", "cifar10_regimes",
+    "cifar100_ranges", "cifar100_range_study",
     "cifar100_ablation", "ti_ranges", "ti_range_study", "ti_ablation",
 )  # fmt: skip
 

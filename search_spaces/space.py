@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from search_spaces.dimensions import Choice, Dimension, Fixed, Integer, Real, SpaceError, Value, is_whole, is_word
+from search_spaces.listed import DISTILLED, sizes
 from search_spaces.variants import FOLLOWING, Variants, check_variants, complete_study
 from search_spaces.vocabulary import VOCABULARY, Key, key
 
@@ -52,12 +53,13 @@ class Space:
             raise SpaceError(f"parameters of a space must be a mapping of names, not {self.parameters!r}")
         for name in self.parameters:
             key(name)
-        object.__setattr__(self, "variants", check_variants(self.variants))
+        object.__setattr__(self, "variants", check_variants(self.variants, comparison=self._is_comparison()))
         given = complete_study(self.parameters, self.variants) if self.variants else self.parameters
         complete = {entry.name: _complete(entry, given.get(entry.name)) for entry in VOCABULARY.values()}
         object.__setattr__(self, "parameters", MappingProxyType(complete))
         if not self.variants and complete["repeats"].values != (VOCABULARY["repeats"].default,):
             raise SpaceError(f"repeats are those of a study's variants, and {self.name} has none; leave repeats out")
+        self._check_comparison()
         self._check_horizon()
         self._check_iterations()
 
@@ -66,6 +68,12 @@ class Space:
         state = {"name": self.name, "title": self.title, "dataset": self.dataset, "reference": self.reference}
         variants = {name: dict(settings) for name, settings in self.variants.items()}
         return partial(Space, parameters=dict(self.parameters), variants=variants, **state), ()
+
+    @property
+    def ipcs(self) -> tuple[int, ...]:
+        """Images per class that a comparison measures at; none of a search or a study."""
+        (text,) = self.parameters["ipcs"].values
+        return sizes(str(text))
 
     @property
     def searched(self) -> dict[str, Integer | Real | Choice]:
@@ -217,6 +225,21 @@ class Space:
     def _largest(self, name: str) -> int:
         """Return the largest value of a whole-numbered parameter; of a fixed one, its value."""
         return max(value for value in self.parameters[name].values if isinstance(value, int))
+
+    def _is_comparison(self) -> bool:
+        """Say whether sizes are given, before the parameters are complete."""
+        given = self.parameters.get("ipcs")
+        return isinstance(given, Fixed) and given.value != "none"
+
+    def _check_comparison(self) -> None:
+        """Refuse what a comparison, or anything else, would not read."""
+        defaults = {name: VOCABULARY[name].default for name in ("methods", "baselines", "final_networks")}
+        if self.ipcs and set(self.variants) != set(DISTILLED):
+            raise SpaceError(f"a comparison (ipcs={self.parameters['ipcs'].values[0]}) has the variants {DISTILLED}")
+        for name in ("baselines", "final_networks") if self.ipcs else ("methods",):
+            if self.parameters[name].values != (defaults[name],):
+                kind = "a comparison" if self.ipcs else "what compares no methods (ipcs is none)"
+                raise SpaceError(f"{name} has no effect in {kind}; leave it at {defaults[name]}")
 
     def _check_horizon(self) -> None:
         if self.variants and self.last_epoch > self.horizon_epochs:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from search_spaces.dimensions import Choice, Dimension, Fixed, Integer, Real, SpaceError, Value, is_word
+from search_spaces.listed import DISTILLED
 from search_spaces.vocabulary import VOCABULARY, key
 
 __all__ = ["FOLLOWING", "Variants", "check_variants", "complete_study"]
@@ -11,12 +12,16 @@ __all__ = ["FOLLOWING", "Variants", "check_variants", "complete_study"]
 Variants = Mapping[str, Mapping[str, Value]]
 """What each variant sets of the searchable keys, by its name."""
 
+COMPARISON = ("iterations",)
+"""Keys that a study's trials share, but the variants of a comparison may set."""
 FOLLOWING = ("trials", "first_rung_iterations", "final_seeds")
 """Keys that follow from others in a study, and are refused at any other value."""
 
 
-def check_variants(variants: object) -> Variants:
+def check_variants(variants: object, *, comparison: bool = False) -> Variants:
     """Return variants with every value checked and of its key's type, read-only.
+
+    Those of a comparison are named by what they distil with.
 
     Raises:
         SpaceError: if a name is no plain word, a key is unknown or cannot be searched, or a value breaks its rule.
@@ -28,11 +33,13 @@ def check_variants(variants: object) -> Variants:
         if not isinstance(name, str) or not is_word(name):
             raise SpaceError(f"a variant's name must be letters, digits, '_', '-' and '.', not {name!r}")
         for setting in settings:
-            if not key(setting).searchable:
+            if not key(setting).searchable and not (comparison and setting in COMPARISON):
                 raise SpaceError(
                     f"{setting} is the same in all trials of a study, but variant {name} sets it; "
                     "move it to the parameters"
                 )
+        if comparison and name not in DISTILLED:
+            raise SpaceError(f"a comparison's variants are named {', '.join(DISTILLED)}, not {name!r}; rename it")
         checked[name] = MappingProxyType(
             {entry.name: entry.check(settings[entry.name]) for entry in VOCABULARY.values() if entry.name in settings}
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from search_spaces.dimensions import SpaceError, Value, is_number, is_whole
-from search_spaces.listed import BASELINES, REGIMES, is_list_of
+from search_spaces.listed import BASELINES, METHODS, REGIMES, are_sizes, is_list_of
 
 __all__ = ["DERIVED", "VOCABULARY", "Key", "key", "matching_range", "nearest"]
 
@@ -202,8 +202,16 @@ _KEYS = (
     _fixed("teacher", str, _one_of("trained", "expert"),
            "who labels in the soft regimes: a network trained on all real images, or expert 0 at the horizon",
            "HT tries weak teachers too, METHOD §6", "trained"),
+    _fixed("squeeze_epochs", int, _AT_LEAST_1, "epochs of the network that SRe2L squeezes the real images into",
+           "SRe2L's CIFAR-100 code, METHOD §6", 200),
     _fixed("recover_iterations", int, _AT_LEAST_1, "updates of each image in SRe2L's recovery", "SRe2L, METHOD §6",
            4000),
+    # Comparison
+    _fixed("ipcs", str, _Rule("(none, or increasing whole numbers joined by commas)", are_sizes),
+           "images per class at which a comparison makes and measures every method's sets; none: no comparison",
+           "HT's scalability study, METHOD §6", "none"),
+    _fixed("methods", str, _list_of(METHODS), "what a comparison measures: names joined by commas, or all",
+           "HT, METHOD §6", "all"),
     # Search or study
     _fixed("repeats", int, _AT_LEAST_1, "distillations of each variant of a study, each with its own seed",
            "METHOD §7", 3),

@@ -54,6 +54,8 @@ class BaselineWork:
     validation_protocol: Protocol
     """How el2n_best's windows are compared."""
     validation_networks: int
+    squeeze_epochs: int
+    """Epochs of the network that SRe2L recovers from."""
     recover_iterations: int
     """Updates of each image in SRe2L's recovery."""
     device: str
@@ -137,7 +139,7 @@ class BaselineMaker:
             work.kept,
             work.network,
             self._dataset,
-            squeeze_protocol(work.full_data_protocol.epochs),
+            squeeze_protocol(work.squeeze_epochs),
             work.augmentation,
             seed_of(self._seed, "squeeze"),
             self._device,

@@ -89,7 +89,18 @@ def test_every_word_of_the_vocabulary_reaches_a_setting() -> None:
     from trainables.config import DistillationConfig, ExpertRecipe
 
     of_units = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
-    modules = ("settings", "inputs", "search", "rungs", "finals", "baseline_sets", "repeats", "experts", "sweep")
+    modules = (
+        "settings",
+        "inputs",
+        "search",
+        "rungs",
+        "finals",
+        "baseline_sets",
+        "comparison",
+        "repeats",
+        "experts",
+        "sweep",
+    )
     sources = "".join((ROOT / "orchestrator" / f"{name}.py").read_text() for name in modules)
-    derived = {"T_width", "T_growth", "horizon_epochs", "repeats"}  # read as T, T_plus and by Space itself
+    derived = {"T_width", "T_growth", "horizon_epochs", "repeats", "ipcs"}  # read as T, T_plus and by Space itself
     assert [key for key in VOCABULARY if key not in of_units | derived and f'"{key}"' not in sources] == []

@@ -100,7 +100,10 @@ class TestConstruction:
             "regime_epochs": 300,
             "temperature": 20.0,
             "teacher": "trained",
+            "squeeze_epochs": 200,
             "recover_iterations": 4000,
+            "ipcs": "none",
+            "methods": "all",
             "repeats": 3,
             "reduction_factor": 3,
         }

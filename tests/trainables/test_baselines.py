@@ -20,7 +20,8 @@ def work(digits_path, small_network, tmp_path_factory):
     return BaselineWork(
         dataset=digits_path, network=small_network, augmentation=Augmentation(families=("crop",), align_corners=False),
         kept=tmp_path_factory.mktemp("kept"), full_data_protocol=Protocol.challenge(4),
-        validation_protocol=Protocol.challenge(5), validation_networks=1, recover_iterations=5, device="cpu",
+        validation_protocol=Protocol.challenge(5), validation_networks=1, squeeze_epochs=2,
+        recover_iterations=5, device="cpu",
     )  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""What a distilled set must beat: every method's sets, measured with hard and soft labels. METHOD §6.
+
+python -m orchestrator.baselines --dataset digits --ipc 1 5 10 --methods all
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.address import check_answers
+from orchestrator.cli import expert_options, load_space, one_line_errors
+from orchestrator.errors import UserError
+from orchestrator.settings import SweepSettings, Workdir
+from orchestrator.sweep import run
+from search_spaces import Space, load, names
+
+__all__ = ["main"]
+
+
+class _SeveralValues(click.Command):
+    """A command whose option `--ipc` takes all numbers that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say the option again before every further number."""
+        said: list[str] = []
+        several = False
+        for word in args:
+            if several and word.isdecimal() and said[-1] != "--ipc":
+                said.append("--ipc")
+            several = word == "--ipc" or (several and word.isdecimal())
+            said.append(word)
+        return super().parse_args(ctx, said)
+
+
+@click.command(cls=_SeveralValues, help="Compare coresets, RDED, CA2D, SRe2L, DM, DC and M-DATM, by label regime.")
+@click.option("--dataset", metavar="NAME", help="A dataset with a registered comparison, whose settings are taken.")
+@click.option("--space", "space_name", metavar="NAME", help="A comparison, registered or a Python file, in its place.")
+@click.option(
+    "--ipc", "ipcs", type=click.IntRange(min=1), multiple=True, metavar="N …", help="Images per class; several: 1 5 10."
+)
+@click.option("--methods", metavar="NAMES", default="all", show_default=True, help="Names joined by commas, or all.")
+@click.option("--regimes", metavar="NAMES", default="all", show_default=True, help="hard,soft,soft_kd, or all.")
+@click.option("--seeds", type=click.IntRange(min=1), metavar="K", help="Sets of each method; default: the space's.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--name", metavar="NAME", help="Name; default: space, date and time. One that was cut off goes on.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the records there.")
+@expert_options
+@one_line_errors
+def main(
+    dataset: str | None,
+    space_name: str | None,
+    ipcs: tuple[int, ...],
+    methods: str,
+    regimes: str,
+    seeds: int | None,
+    seed: int,
+    name: str | None,
+    tracking_uri: str | None,
+    json_path: Path | None,
+    experts: int | None,
+    workdir: str,
+    data: Path | None,
+    address: str,
+    concurrent: int | None,
+    gpus_per_trial: float | str | None,
+    overrides: tuple[str, ...],
+    retrain_corrupt: bool,
+    quiet: bool,
+) -> None:
+    """Read the command line and run."""
+    space = load_space(
+        space_name or _comparison_of(dataset), overrides, expert_count=experts, methods=methods, regimes=regimes,
+        repeats=seeds, ipcs=",".join(map(str, sorted(set(ipcs)))) or None,
+    )  # fmt: skip
+    if not space.ipcs:
+        raise UserError(f"{space.name} is no comparison: its ipcs are none; give --ipc, or another --space")
+    settings = SweepSettings(
+        space=space,
+        name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
+        seed=seed,
+        workdir=Workdir.at(workdir),
+        address=address,
+        concurrent=concurrent,
+        gpus_per_trial=gpus_per_trial,
+        tracking_uri=tracking_uri,
+        data=data,
+        retrain_corrupt=retrain_corrupt,
+        quiet=quiet,
+    )
+    settings.workdir.check_writable()
+    settings.check_same()
+    check_answers(settings.address)
+    run(settings)
+    if json_path is not None:
+        result: dict[str, Any] = json.loads((settings.folder / "result.json").read_text())
+        json_path.write_text(json.dumps(result["records"], indent=1))
+
+
+def _comparison_of(dataset: str | None) -> str:
+    """Return the registered comparison of a dataset."""
+    compared: dict[str, Space] = {space.dataset: space for space in map(load, names()) if space.ipcs}
+    if dataset not in compared:
+        known = ", ".join(compared)
+        raise UserError(f"a comparison needs --dataset ({known}), not {dataset}; or give --space, a file with ipcs set")
+    return compared[dataset].name
+
+
+if __name__ == "__main__":
+    main()

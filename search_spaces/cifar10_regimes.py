@@ -1,0 +1,26 @@
+"""CIFAR-10: every method at 1, 10 and 50 images per class, with hard and soft labels."""
+
+from search_spaces.cifar10_ranges import SPACE as CIFAR10
+from search_spaces.space import Fixed, Space
+from search_spaces.vocabulary import matching_range
+
+DATM = "DATM's CIFAR-10 configuration, METHOD §2"
+EARLY = matching_range(0, 10, 20)
+
+SPACE = Space(
+    name="cifar10_regimes",
+    title="What must a distilled CIFAR-10 beat, and what do soft labels hide?",
+    dataset="cifar10",
+    reference="DM's and DC's own settings, DATM's for 10 images per class with M-DATM's hard labels (METHOD §2, §6)",
+    parameters={
+        **CIFAR10.pinned(),
+        "ipcs": Fixed("1,10,50", source="HT, METHOD §6"),
+        "regimes": Fixed("all", source="HT, METHOD §6"),
+        "repeats": Fixed(5, source="METHOD §7"),
+    },
+    variants={
+        "dm": {"method": "distribution", "batch_real": 256, "lr_pixel": 1.0, "iterations": 20_000, **EARLY},
+        "dc": {"method": "gradient", "batch_real": 256, "lr_pixel": 0.1, "iterations": 10_000, **EARLY},
+        "m_datm": {"method": "trajectory", "lr_pixel": 100.0, "iterations": 10_000, **EARLY},
+    },
+)

@@ -1,0 +1,174 @@
+"""Comparisons: records, sentences and figure by hand, the command line, and a small one for real."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from orchestrator.comparison_report import (
+    comparison_records,
+    draw_scalability,
+    leave_comparison,
+    records_table,
+    spreads,
+)
+from orchestrator.settings import SweepSettings, Workdir
+from search_spaces import SpaceError, load
+from tests.orchestrator.conftest import assert_refused, run
+from trainables.evaluation import Metrics
+
+
+def networks(*hits: int) -> list[Metrics]:
+    """Of ten images of either class so many are right."""
+    return [Metrics(((each, 10 - each), (10 - each, each))) for each in hits]
+
+
+MEASURED = {
+    "soft": {
+        "m_datm-1": networks(8, 8, 9), "random-1": networks(7, 8, 7), "m_datm-5": networks(9, 9, 9),
+        "random-5": networks(9, 10, 9),
+    },
+    "hard": {
+        "m_datm-1": networks(8, 8, 9), "random-1": networks(4, 5, 3), "m_datm-5": networks(9, 9, 9),
+        "random-5": networks(6, 7, 6),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SweepSettings:
+    space = load("digits_regimes").override({"ipcs": "1,5"})
+    return SweepSettings(space=space, name="a", seed=0, workdir=Workdir(tmp_path))
+
+
+@pytest.fixture
+def records(settings: SweepSettings) -> list[dict[str, Any]]:
+    return comparison_records(settings, MEASURED, images=100, classes=2)
+
+
+def test_a_record_has_method_regime_size_figures_and_budget(records: list[dict[str, Any]]) -> None:
+    assert [(each["method"], each["regime"], each["ipc"]) for each in records] == [
+        (method, regime, ipc) for method in ("random", "m_datm") for regime in ("hard", "soft") for ipc in (1, 5)
+    ]
+    assert records[0]["mean"] == pytest.approx(0.4) and records[0]["std"] == pytest.approx(0.1)
+    assert records[0]["n"] == 3 and records[0]["values"] == pytest.approx([0.4, 0.5, 0.3])
+    assert [each["full_data_epochs"] for each in records[:2]] == [300 * 2 / 100, 300 * 10 / 100]
+
+
+def test_methods_differ_more_with_hard_labels_here(records: list[dict[str, Any]]) -> None:
+    found = spreads(records)
+    assert found[1]["hard"] == pytest.approx((25 / 30 - 0.4) / 2**0.5)
+    assert found[5]["soft"] == pytest.approx((28 / 30 - 0.9) / 2**0.5)
+
+
+def test_the_report_says_who_wins_where_and_the_files_are_there(
+    settings: SweepSettings, records: list[dict[str, Any]]
+) -> None:
+    (settings.folder / "figures").mkdir(parents=True)
+    leave_comparison(settings, {"records": records})
+    text = (settings.folder / "report.md").read_text()
+    assert (
+        "- `hard`, 1 images per class: M-DATM (0.833) beats the best other method, random real images (0.400): +0.433"
+        in text
+    )
+    assert "- `soft`, 5 images per class: M-DATM (0.900) does not beat the best other method" in text
+    assert "Methods differ in the order `hard` > `soft` at 2 of 2 sizes." in text
+    assert "| random real images | 0.400 ± 0.100 | 0.633 ± 0.058 | 3 |" in text
+    assert json.loads((settings.folder / "result.json").read_text())["records"] == records
+    with Image.open(settings.folder / "figures" / "scalability.png") as picture:
+        assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 8
+    assert "<img" in (settings.folder / "report.html").read_text()
+
+
+def test_what_was_not_measured_is_a_dash(records: list[dict[str, Any]], tmp_path: Path) -> None:
+    some = [each for each in records if (each["method"], each["ipc"]) != ("random", 5)]
+    (table, _) = records_table(some)
+    assert list(table.columns[2].cells) == ["–", "0.900 ± 0.000"]
+    draw_scalability(tmp_path / "figure.png", some)
+
+
+class TestSpaces:
+    @pytest.mark.parametrize("text", ["", "0", "5,1", "1,1", "1,", "one", "-1"])
+    def test_sizes_that_are_none(self, text: str) -> None:
+        with pytest.raises(SpaceError, match="ipcs must be a word"):
+            load("digits_regimes").override({"ipcs": text})
+
+    def test_what_has_no_effect_is_refused(self) -> None:
+        with pytest.raises(SpaceError, match="baselines has no effect in a comparison"):
+            load("digits_regimes").override({"baselines": "rded"})
+        with pytest.raises(SpaceError, match="methods has no effect in what compares no methods"):
+            load("digits").override({"methods": "rded"})
+        with pytest.raises(SpaceError, match="has the variants"):
+            load("digits").override({"ipcs": "1,5"})
+
+
+class TestRefused:
+    def test_a_dataset_without_a_comparison(self, tmp_path: Path) -> None:
+        done = run("orchestrator.baselines", "--dataset", "mnist", "--workdir", tmp_path / "runs")
+        assert_refused(done, "--dataset (digits, cifar10), not mnist", "--space")
+
+    def test_an_unknown_method(self, tmp_path: Path) -> None:
+        done = run("orchestrator.baselines", "--dataset", "digits", "--methods", "best", "--workdir", tmp_path / "runs")
+        assert_refused(done, "methods must be a word", "k_center", "not 'best'")
+
+    def test_a_plan(self) -> None:
+        assert_refused(run("orchestrator.sweep", "--space", "digits_regimes", "--plan"), "is a comparison")
+
+
+# Everything of the digits' comparison, with less of each.
+MINE = """
+from dataclasses import replace
+from search_spaces import Fixed, load
+
+ALL = load("digits_regimes")
+SPACE = replace(
+    ALL, name="mine",
+    parameters={**ALL.parameters, "validation_every_iterations": Fixed(2)},
+    variants={name: {**each, "iterations": 4} for name, each in ALL.variants.items()},
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    workdir, table = tmp_path / "runs", tmp_path / "table.json"
+    command = (
+        "orchestrator.baselines", "--space", tmp_path / "mine.py", "--ipc", 1, 2, "--regimes", "hard,soft_kd",
+        "--seeds", 2, "--experts", 2, "--set", "regime_epochs=20", "--set", "full_data_epochs=3", "--workdir", workdir,
+        "--name", "a", "--json", table,
+    )  # fmt: skip
+    methods = "random,k_center,rded,dm,dc,m_datm"
+    done = run(*command, "--methods", methods)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = json.loads(table.read_text())
+    assert {(each["method"], each["regime"], each["ipc"]) for each in records} == {
+        (method, regime, ipc) for method in methods.split(",") for regime in ("hard", "soft_kd") for ipc in (1, 2)
+    }
+    assert all(each["n"] == 2 and 0.05 < each["mean"] <= 1 for each in records)
+    assert "soft_kd: test accuracy" in done.stdout
+    place = json.loads((workdir / "sweeps" / "a" / "result.json").read_text())["mlflow"]
+    client = MlflowClient(place["tracking_uri"])
+    parent = client.get_run(place["parent_run_id"])
+    history = client.get_metric_history(place["parent_run_id"], "hard_m_datm")
+    assert {(each.step, each.value) for each in history} == {
+        (each["ipc"], each["mean"]) for each in records if (each["method"], each["regime"]) == ("m_datm", "hard")
+    }
+    assert parent.info.status == "FINISHED" and "M-DATM" in parent.data.tags["mlflow.note.content"]
+
+    # A driver that died before its last networks were measured.
+    folder = workdir / "sweeps" / "a"
+    before = json.loads((folder / "result.json").read_text())["records"]
+    progress = json.loads((folder / "progress.json").read_text())
+    progress["finals"] = [each for each in progress["finals"] if not (each["set"] == "rded-2" and each["network"])]
+    (folder / "progress.json").write_text(json.dumps(progress))
+    (folder / "result.json").unlink()
+    again = run(*command, "--methods", methods)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads((folder / "result.json").read_text())["records"] == before
+    report = (folder / "report.md").read_text()
+    made = run("orchestrator.report", "--workdir", workdir, "--sweep", "a")
+    assert made.returncode == 0 and (folder / "report.md").read_text() == report
