@@ -10,9 +10,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.errors import UserError
 from orchestrator.settings import SweepSettings
-from search_spaces.listed import BASELINES, REGIMES, listed
+from search_spaces.listed import BASELINES, DISTILLED, METHODS, REGIMES, listed
 from trainables.sources import facts_of
 
 __all__ = ["Plan", "make_plan", "print_plan"]
@@ -78,30 +77,36 @@ def make_plan(settings: SweepSettings) -> Plan:
     first = points[0]
     set_size = fixed["ipc"] * data.classes
     chunk = min(first["batch_syn"], set_size)
-    rungs = fixed["iterations"] / fixed["validation_every_iterations"]
     pixels = data.channels * data.image_size**2
     whitening = 2 * pixels**2 if fixed["zca"] else 0  # of a real image, whenever it is read
     training = forward * EVALUATION_PASSES
-    validation = rungs * fixed["validation_networks"] * fixed["validation_epochs"] * set_size * training
     steps = sum(point["N"] * min(point["batch_syn"], set_size) for point in points) / len(points)
-    # A search's winner and reference, both again with fresh seeds, or all sets of a study, and random real images.
-    again = 2 * fixed["final_seeds"]
-    baselines = [name for name in listed(fixed["baselines"], BASELINES) if name != "random"]
-    sets = 1 + len(baselines) + (len(points) if settings.space.variants else 2 + again)
-    in_regimes = len(listed(fixed["regimes"], REGIMES)) * (2 + len(baselines))
-    scoring = (fixed["full_data_epochs"] + SCORING_EPOCHS) * train_images * training if baselines else 0.0
-    matching = fixed["iterations"] * steps * forward * MATCHING_PASSES
-    distillation = matching + validation
-    finals = (
-        again * distillation
-        + scoring
-        + fixed["final_networks"]
-        * (
-            sets * set_size * fixed["protocol_epochs"] * training
-            + in_regimes * set_size * fixed["regime_epochs"] * training
-            + train_images * fixed["full_data_epochs"] * (training + whitening)
+    scoring = (fixed["full_data_epochs"] + SCORING_EPOCHS) * train_images * training
+    if settings.space.ipcs:
+        distillations, finals = _comparison(settings, data.classes, forward)
+        finals += fixed["repeats"] * scoring
+        matching = search = distillations
+    else:
+        rungs = fixed["iterations"] / fixed["validation_every_iterations"]
+        validation = rungs * fixed["validation_networks"] * fixed["validation_epochs"] * set_size * training
+        distillation = fixed["iterations"] * steps * forward * MATCHING_PASSES + validation
+        # A search's winner and reference, both again with fresh seeds, or all sets of a study, and random real images.
+        again = 2 * fixed["final_seeds"]
+        baselines = [name for name in listed(fixed["baselines"], BASELINES) if name != "random"]
+        sets = 1 + len(baselines) + (len(points) if settings.space.variants else 2 + again)
+        in_regimes = len(listed(fixed["regimes"], REGIMES)) * (2 + len(baselines))
+        finals = (
+            again * distillation
+            + (scoring if baselines else 0.0)
+            + fixed["final_networks"]
+            * (
+                sets * set_size * fixed["protocol_epochs"] * training
+                + in_regimes * set_size * fixed["regime_epochs"] * training
+                + train_images * fixed["full_data_epochs"] * (training + whitening)
+            )
         )
-    )
+        matching = fixed["trials"] * fixed["iterations"] * steps * forward * MATCHING_PASSES
+        search = fixed["trials"] * distillation
     epochs = settings.space.horizon_epochs
     expert = train_images * epochs * (forward * EXPERT_PASSES[fixed["expert_optimizer"]] + whitening)
     return Plan(
@@ -114,33 +119,47 @@ def make_plan(settings: SweepSettings) -> Plan:
         chunk=chunk,
         operations={
             "experts": fixed["expert_count"] * expert,
-            "search": fixed["trials"] * distillation,
+            "search": search,
             "finals": finals,
         },
-        matching_operations=fixed["trials"] * matching,
+        matching_operations=matching,
         cpu_rate=CPU_RATE_WIDE if fixed["net_width"] >= WIDE else CPU_RATE_NARROW,
     )
 
 
-def print_plan(console: Console, settings: SweepSettings) -> None:
-    """Print what a sweep would run and what it would cost.
+def _comparison(settings: SweepSettings, classes: int, forward: float) -> tuple[float, float]:
+    """Return the operations of a comparison's distillations, and of the networks that are trained on all its sets."""
+    space, fixed = settings.space, settings.fixed
+    methods = listed(fixed["methods"], METHODS)
+    distillations = networks = 0.0
+    for ipc in space.ipcs:
+        set_size = ipc * classes
+        networks += len(methods) * len(listed(fixed["regimes"], REGIMES)) * set_size * fixed["regime_epochs"]
+        for name in set(methods) & set(DISTILLED):
+            point = space.resolve({"variant": name, "repeat": 0})
+            steps = point["N"] * min(point["batch_syn"], set_size) * MATCHING_PASSES
+            real = point["batch_real"] * classes + set_size
+            passes = {"dm": real * EVALUATION_PASSES, "dc": real * MATCHING_PASSES, "m_datm": steps}[name]
+            distillations += point["iterations"] * passes * forward
+    return fixed["repeats"] * distillations, fixed["repeats"] * networks * forward * EVALUATION_PASSES
 
-    Raises:
-        UserError: It is a comparison.
-    """
-    if settings.space.ipcs:
-        raise UserError(f"--plan counts sweeps, and {settings.space.name} is a comparison (ipcs); leave --plan out")
+
+def print_plan(console: Console, settings: SweepSettings) -> None:
+    """Print what a sweep would run and what it would cost."""
     plan, fixed = make_plan(settings), settings.fixed
     share = settings.gpus_per_trial
     what = Table(
         title=f"Plan of {settings.space.name}: {settings.space.title}", title_justify="left", show_header=False
     )
     what.add_row("trials", f"{plan.trials}, the first is {settings.space.reference}")
-    asha = (
-        f"ASHA: rungs from iteration {fixed['first_rung_iterations']} to {fixed['iterations']}, "
-        f"1 in {fixed['reduction_factor']} goes on"
-    )
-    what.add_row("stopped early", "none: every trial of a study goes to its end" if settings.space.variants else asha)
+    if settings.space.variants:
+        stopped = "none: every trial of a study goes to its end"
+    else:
+        stopped = (
+            f"ASHA: rungs from iteration {fixed['first_rung_iterations']} to {fixed['iterations']}, "
+            f"1 in {fixed['reduction_factor']} goes on"
+        )
+    what.add_row("stopped early", stopped)
     of_a_gpu = "what its measured memory needs" if share == "auto" else share
     what.add_row("one trial takes", f"1 CPU core and {f'{of_a_gpu} of a GPU' if share else 'a GPU where there is one'}")
     what.add_row("trials at once", str(settings.concurrent or "all that fit"))
@@ -150,7 +169,10 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         )
         what.add_row("finals distil", again)
     what.add_row("networks on each set", str(fixed["final_networks"]))
-    what.add_row("compared with", ", ".join(dict.fromkeys(["random", *listed(fixed["baselines"], BASELINES)])))
+    compared = listed(fixed["methods"], METHODS) if settings.space.ipcs else listed(fixed["baselines"], BASELINES)
+    what.add_row("compared", ", ".join(compared if settings.space.ipcs else dict.fromkeys(["random", *compared])))
+    if settings.space.ipcs:
+        what.add_row("images per class", ", ".join(map(str, settings.space.ipcs)))
     what.add_row("label regimes besides", ", ".join(listed(fixed["regimes"], REGIMES)) or "none")
     what.add_row(
         "experts",

@@ -2,10 +2,6 @@
 
 from search_spaces.cifar10_ranges import SPACE as CIFAR10
 from search_spaces.space import Fixed, Space
-from search_spaces.vocabulary import matching_range
-
-DATM = "DATM's CIFAR-10 configuration, METHOD §2"
-EARLY = matching_range(0, 10, 20)
 
 SPACE = Space(
     name="cifar10_regimes",
@@ -17,10 +13,11 @@ SPACE = Space(
         "ipcs": Fixed("1,10,50", source="HT, METHOD §6"),
         "regimes": Fixed("all", source="HT, METHOD §6"),
         "repeats": Fixed(5, source="METHOD §7"),
+        "horizon_epochs": Fixed(22, source="T_plus + M"),
     },
     variants={
-        "dm": {"method": "distribution", "batch_real": 256, "lr_pixel": 1.0, "iterations": 20_000, **EARLY},
-        "dc": {"method": "gradient", "batch_real": 256, "lr_pixel": 0.1, "iterations": 10_000, **EARLY},
-        "m_datm": {"method": "trajectory", "lr_pixel": 100.0, "iterations": 10_000, **EARLY},
+        "dm": {"method": "distribution", "batch_real": 256, "lr_pixel": 1.0, "iterations": 20_000},
+        "dc": {"method": "gradient", "batch_real": 256, "lr_pixel": 0.1, "iterations": 10_000},
+        "m_datm": {"method": "trajectory", "lr_pixel": 100.0, "iterations": 10_000},
     },
 )

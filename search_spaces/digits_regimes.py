@@ -2,7 +2,6 @@
 
 from search_spaces.digits_range_study import SPACE as STUDY
 from search_spaces.space import Fixed, Space
-from search_spaces.vocabulary import matching_range
 
 MEASURED = "ours, validation accuracy within some ten seconds of a core"
 
@@ -20,14 +19,8 @@ SPACE = Space(
         "validation_every_iterations": Fixed(30, source="ours"),
     },
     variants={
-        "dm": {
-            "method": "distribution",
-            "batch_real": 32,
-            "lr_pixel": 10.0,
-            "iterations": 150,
-            **matching_range(0, 6, 8),
-        },
-        "dc": {"method": "gradient", "batch_real": 32, "lr_pixel": 0.2, "iterations": 30, **matching_range(0, 6, 8)},
-        "m_datm": {"method": "trajectory", "lr_pixel": 30.0, "iterations": 150, **matching_range(0, 6, 8)},
+        "dm": {"method": "distribution", "batch_real": 32, "lr_pixel": 10.0, "iterations": 150},
+        "dc": {"method": "gradient", "batch_real": 32, "lr_pixel": 0.2, "iterations": 30},
+        "m_datm": {"method": "trajectory", "lr_pixel": 30.0, "iterations": 150},
     },
 )

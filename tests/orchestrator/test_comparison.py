@@ -15,6 +15,7 @@ from orchestrator.comparison_report import (
     records_table,
     spreads,
 )
+from orchestrator.plan import make_plan
 from orchestrator.settings import SweepSettings, Workdir
 from search_spaces import SpaceError, load
 from tests.orchestrator.conftest import assert_refused, run
@@ -114,8 +115,23 @@ class TestRefused:
         done = run("orchestrator.baselines", "--dataset", "digits", "--methods", "best", "--workdir", tmp_path / "runs")
         assert_refused(done, "methods must be a word", "k_center", "not 'best'")
 
-    def test_a_plan(self) -> None:
-        assert_refused(run("orchestrator.sweep", "--space", "digits_regimes", "--plan"), "is a comparison")
+
+def test_the_plan_counts_every_set_and_network() -> None:
+    few = {"ipcs": "1,5", "methods": "random,m_datm", "regimes": "hard", "repeats": 3, "regime_epochs": 100}
+    plans = [
+        make_plan(
+            SweepSettings(space=load("digits_regimes").override(each), name="a", seed=0, workdir=Workdir(Path("w")))
+        )
+        for each in (few, few | {"methods": "random"}, few | {"regimes": "hard,soft"})
+    ]
+    forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * 10
+    # 150 iterations of 20 steps on ten images, whatever the set's size, three times at two sizes.
+    assert plans[0].operations["search"] == 3 * 2 * 150 * 20 * 10 * forward * 12
+    assert plans[1].operations["search"] == 0
+    networks = [each.operations["finals"] for each in plans]
+    one_method = 3 * (10 + 50) * 100 * forward * 3
+    assert networks[0] - networks[1] == pytest.approx(one_method, rel=1e-9)
+    assert networks[2] - networks[0] == pytest.approx(2 * one_method, rel=1e-9)
 
 
 # Everything of the digits' comparison, with less of each.

@@ -51,6 +51,10 @@ def test_the_algorithm_has_the_values_of_its_setting(name: str) -> None:
     for point in space.points()[:6]:
         settings = space.resolve(point)
         text = pseudo_code(settings)
+        if settings["method"] != "trajectory":
+            assert f"R_c: {settings['batch_real']} real images" in text and f"rate {settings['lr_pixel']:g}" in text
+            assert ("ψ" in text) == (settings["method"] == "distribution")
+            continue
         assert f"{settings['N']} times" in text and f"θ*_(t+{settings['M']})" in text
         assert f"start epoch t from {settings['T_minus']} …" in text
         assert (f"⌊i / {settings['interval']}⌋, {settings['T_plus']}" in text) == (settings["T"] < settings["T_plus"])

@@ -32,6 +32,11 @@ TRIAL_0 = {
     "digits_ablation": {
         "variant": "datm", "repeat": 0, "N": 20, "T_minus": 8, "T": 14, "T_plus": 16, "ipc": 1, "label_mode": "soft",
     },
+    "digits_regimes": {"variant": "dm", "method": "distribution", "ipcs": "1,5,10", "regimes": "all", "repeats": 5},
+    "cifar10_regimes": {
+        "variant": "dm", "method": "distribution", "iterations": 20_000, "lr_pixel": 1.0, "batch_real": 256,
+        "ipcs": "1,10,50", "net_depth": 3,
+    },
     "cifar100_range_study": {
         "variant": "early", "N": 40, "M": 2, "T_minus": 0, "T": 15, "T_plus": 20, "interval": 100, "lr_pixel": 1000.0,
         "lr_alpha": 1e-5, "batch_syn": 1000, "ipc": 10, "iterations": 10_000, "label_mode": "hard",
@@ -54,6 +59,8 @@ TRIAL_0 = {
 RANGES = {
     "digits_range_study": {"early": (0, 6, 8), "medium": (8, 14, 16), "late": (16, 21, 23)},
     "digits_ablation": {"datm": (8, 14, 16), "datm_hard": (8, 14, 16), "m_datm": (0, 6, 8)},
+    "digits_regimes": dict.fromkeys(("dm", "dc", "m_datm"), (0, 6, 8)),
+    "cifar10_regimes": dict.fromkeys(("dm", "dc", "m_datm"), (0, 10, 20)),
     "cifar100_range_study": {"early": (0, 15, 20), "medium": (30, 45, 60), "late": (60, 75, 80)},
     "cifar100_ablation": {"datm": (0, 30, 50), "datm_hard": (0, 30, 50), "m_datm": (0, 15, 20)},
     "ti_range_study": {"early": (0, 15, 20), "medium": (30, 45, 60), "late": (60, 75, 80)},
@@ -143,8 +150,9 @@ class TestContract:
 
     def test_the_experts_go_no_further_than_needed(self, name):
         space = load(name)
-        # The digits' ablation has the experts of the digits' other spaces.
-        assert space.horizon_epochs == (load("digits") if name == "digits_ablation" else space).last_epoch
+        # These have the experts of the digits' other spaces.
+        shared = name in ("digits_ablation", "digits_regimes")
+        assert space.horizon_epochs == (load("digits") if shared else space).last_epoch
 
 
 def test_searched_ranges_of_tiny_imagenet():
@@ -191,7 +199,7 @@ class TestStudies:
         differing = {key for key in reference if point[key] != reference[key]}
         assert differing == {"horizon_epochs", "trials", "first_rung_iterations", "final_seeds"}
 
-    @pytest.mark.parametrize("name", ["digits_range_study", "digits_ablation"])
+    @pytest.mark.parametrize("name", ["digits_range_study", "digits_ablation", "digits_regimes"])
     def test_the_digits_studies_need_no_experts_of_their_own(self, name):
         """Every key of an expert, of the data and of the network is that of the digits' search."""
         search, study = load("digits").fixed, load(name).fixed

@@ -35,8 +35,8 @@ def refusal(name_or_path):
 
 def test_names_load():
     assert names() == [
-        "digits", "digits_range_study", "digits_ablation", "cifar10_ranges", "cifar100_ranges", "cifar100_range_study",
-        "cifar100_ablation", "ti_ranges", "ti_range_study", "ti_ablation",
+        "digits", "digits_range_study", "digits_ablation", "digits_regimes", "cifar10_ranges", "cifar10_regimes",
+        "cifar100_ranges", "cifar100_range_study", "cifar100_ablation", "ti_ranges", "ti_range_study", "ti_ablation",
     ]  # fmt: skip
     assert [load(name).name for name in names()] == names()
 
