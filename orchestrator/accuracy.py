@@ -1,5 +1,6 @@
 """What a report says of accuracy on the test split: of a search's sets and settings, of a study's variants."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.regimes import against_best
@@ -22,7 +23,7 @@ SKIPPED = 0.5
 """Share of skipped updates above which a study's trial is warned of."""
 
 
-def headline(result: dict[str, Any]) -> str:
+def headline(result: Mapping[str, Any]) -> str:
     """Return the sentence with what won and by how much: over fresh distillations, where the finals made them."""
     finals, best, paper = result["finals"], result["best"], result["paper"]
     again = {name: each["accuracy"] for name, each in result.get("repeats", {"variants": {}})["variants"].items()}

@@ -13,6 +13,7 @@ from orchestrator.baseline_sets import Baselines
 from orchestrator.cluster import Resources, connected
 from orchestrator.comparison_report import comparison_records, leave_comparison, records_table
 from orchestrator.console import make_console
+from orchestrator.errors import Stopped
 from orchestrator.experts import check_experts, ensure_experts
 from orchestrator.finals import Measured, measure_jobs, measured_by_protocol
 from orchestrator.inputs import Inputs, prepare_inputs
@@ -70,7 +71,7 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        raise
+        raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
     finally:
         run.end(status)
     mirror.push()

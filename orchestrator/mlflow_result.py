@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.accuracy import headline
 from orchestrator.report import repeat_command
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import (
     difference_parts,
     finals_table,
-    mean_std,
     repeats_markdown,
     study_markdown,
 )
@@ -31,6 +31,11 @@ def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         for metric, summary in summaries.items()
         if metric != "settings" and summary is not None
     }
+    figures |= {
+        f"{regime}_{name}_accuracy": summaries["accuracy"]["mean"]
+        for regime, found in result.get("regimes", {}).items()
+        for name, summaries in found["sets"].items()
+    }
     figures["best_validation_accuracy"] = result["best"]["validation_accuracy"]
     figures |= {f"trials_{status}": count for status, count in result["trials"].items()}
     figures |= {f"seconds_{stage}": seconds for stage, seconds in result["seconds"].items()}
@@ -44,11 +49,11 @@ def describe(result: Mapping[str, Any], settings: SweepSettings) -> str:
         result: What result.json holds.
         settings: What the sweep was asked.
     """
-    best, counts, winner = result["best"], result["trials"], result["finals"]["winner"]["accuracy"]
+    counts = result["trials"]
     parts = [
-        f"**{best['trial']}** is the best of {sum(counts.values())} trials ({counts['finished']} finished, "
-        f"{counts['pruned']} pruned, {counts['failed']} failed), with **{mean_std(winner)}** test accuracy over "
-        f"{winner['n']} networks. Trial 0 is {settings.space.reference}.",
+        headline(result),
+        f"Of {sum(counts.values())} trials {counts['finished']} finished, {counts['pruned']} were pruned, "
+        f"{counts['failed']} failed. Trial 0 is {settings.space.reference}.",
         f"The report is `report.html`, here among the artifacts and in `{settings.place}`. The synthetic set is "
         "`synthetic.safetensors`; `model` is a network that was trained on it.",
         f"To repeat the sweep: `{repeat_command(settings)}`",  # a block of code would widen the whole page

@@ -3,30 +3,25 @@
 Shape legend: B images, C classes, ch channels, H = W side, D depth, F width, P parameters.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
-from trainables.errors import ConfigError, DatasetError
+from trainables.errors import ConfigError
 from trainables.evaluation import learning_rate
-from trainables.files import write_atomically
+from trainables.kept import kept
 from trainables.networks import NORM_EPSILON, ConvNet
 from trainables.seeding import generator
 
 __all__ = ["BatchNormConvNet", "squeeze", "squeeze_protocol", "squeezed"]
 
-FORMAT_VERSION = 1
 RUNNING_MOMENTUM = 0.1  # torch.nn.BatchNorm2d's: share of a batch in the running statistics
 _TENSORS = ("theta", "means", "variances")
 
@@ -127,55 +122,23 @@ def squeezed(
 ) -> BatchNormConvNet:
     """Return what `squeeze` trains, read from `folder` if it has been trained before; arguments as for `squeeze`.
 
-    The file's name is a hash of everything that shapes the network. Two processes that want it at once may both train
-    it; the last rename stays.
-
     Raises:
         DatasetError: The file is damaged or not what its name says; the message says to delete it.
     """
-    identity = json.dumps(
-        {
-            "format_version": FORMAT_VERSION,
-            "dataset": dataset.digest,
-            "network": asdict(shape),
-            "protocol": asdict(protocol),
-            "augmentation": asdict(augmentation),
-            "seed": seed,
-        },
-        sort_keys=True,
-    )
-    path = folder / f"squeeze-{hashlib.sha256(identity.encode()).hexdigest()[:20]}.safetensors"
-    if not path.exists():
+    identity = {
+        "dataset": dataset.digest,
+        "network": asdict(shape),
+        "protocol": asdict(protocol),
+        "augmentation": asdict(augmentation),
+        "seed": seed,
+    }
+
+    def make() -> dict[str, Tensor]:
         network = squeeze(shape, dataset, protocol, augmentation, seed, device)
-        tensors = {name: getattr(network, name).cpu() for name in _TENSORS}
-        about = {"identity": identity, "sha256": _sha256(tensors), "torch": torch.__version__, "device": str(device)}
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not save_file(), which makes files that nobody else may read.
-        write_atomically(path, lambda aside: aside.write_bytes(save(tensors, about)))
-    tensors = _read(path, identity)
+        return {name: getattr(network, name) for name in _TENSORS}
+
+    tensors = kept(folder, "squeezed-network", identity, make)
     return BatchNormConvNet(shape=shape, **{name: tensor.to(device) for name, tensor in tensors.items()})
-
-
-def _read(path: Path, identity: str) -> dict[str, Tensor]:
-    remedy = "delete it, it is trained again"
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in _TENSORS}  # no views on the file
-    except (SafetensorError, OSError) as error:
-        raise DatasetError(f"{path} is truncated or no squeezed network: {remedy}") from error
-    if about.get("identity") != identity:
-        raise DatasetError(f"{path} holds another network than its name says: {remedy}")
-    if about.get("sha256") != _sha256(tensors):
-        raise DatasetError(f"{path} is damaged, its SHA-256 is not the one in it: {remedy}")
-    return tensors
-
-
-def _sha256(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in _TENSORS:
-        digest.update(tensors[name].contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _forward(

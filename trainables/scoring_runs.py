@@ -1,38 +1,29 @@
 """Scoring runs: a network trained on the real training split, which scores every image after its epochs. METHOD §6.
 
-A run is recorded once, in a file of its own, addressed by everything that shapes it:
-
-    <folder>/<address>.safetensors      the tensors of Dynamics; metadata: format version, identity, SHA-256
-
+A run is recorded once, in a file of its own: see `kept`.
 Rows come in the order of their `image_keys`, so that the same images in another order have the same run.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
-from trainables.errors import ConfigError, DatasetError
+from trainables.errors import ConfigError
 from trainables.evaluation import PREDICTION_BATCH, training_steps
-from trainables.files import write_atomically
 from trainables.image_keys import content_keys
+from trainables.kept import kept
 from trainables.networks import ConvNet
 from trainables.scores import FIGURES, Dynamics, image_scores, training_images
 
-__all__ = ["FORMAT_VERSION", "record", "recorded", "scoring_epochs"]
+__all__ = ["record", "recorded", "scoring_epochs"]
 
-FORMAT_VERSION = 1
 SET_EPOCHS = 300
 """Epochs that the hard-label recipe trains on a small set; METHOD §6, "Compute budget"."""
 
@@ -65,39 +56,33 @@ def recorded(
 ) -> Dynamics:
     """Return a scoring run from `folder`, where it is recorded first if it is not there; arguments as for `record`.
 
-    Several processes may want it at once: each records it, the last rename stays. The device is no part of the
-    address: runs of several devices agree to rounding, and which of them is there stays.
-
     Raises:
-        DatasetError: The file that is there is damaged, or of another run or format version.
+        DatasetError: The file that is there is damaged, or another run's.
         ConfigError: As `record`.
     """
-    identity = json.dumps(
-        {
-            "dataset": dataset.digest,
-            "split": dataset.split("train").digest,
-            "network": asdict(network),
-            "protocol": asdict(protocol),
-            "augmentation": asdict(augmentation),
-            "seed": seed,
-            "every_epoch": every_epoch,
-        },
-        sort_keys=True,
-    )
-    path = folder / f"{hashlib.sha256(f'{FORMAT_VERSION} {identity}'.encode()).hexdigest()[:20]}.safetensors"
-    if path.exists():
-        return _read(path, identity)
-    dynamics = record(
-        network,
-        dataset,
-        protocol=protocol,
-        augmentation=augmentation,
-        seed=seed,
-        device=device,
-        every_epoch=every_epoch,
-    )
-    _write(path, dynamics, identity)
-    return dynamics
+    identity = {
+        "dataset": dataset.digest,
+        "split": dataset.split("train").digest,
+        "network": asdict(network),
+        "protocol": asdict(protocol),
+        "augmentation": asdict(augmentation),
+        "seed": seed,
+        "every_epoch": every_epoch,
+    }
+
+    def make() -> dict[str, Tensor]:
+        run = record(
+            network,
+            dataset,
+            protocol=protocol,
+            augmentation=augmentation,
+            seed=seed,
+            device=device,
+            every_epoch=every_epoch,
+        )
+        return {name: getattr(run, name) for name in (*FIGURES, "theta")}
+
+    return Dynamics(**kept(folder, "scoring-run", identity, make))
 
 
 def record(
@@ -165,33 +150,3 @@ def _scores(network: ConvNet, theta: Tensor, dataset: ImageDataset, rows: Tensor
     hidden = network.features(theta, training_images(dataset, rows, theta.device))
     last = network.unflatten(theta)
     return image_scores(F.linear(hidden, last["linear.weight"], last["linear.bias"]), hidden, labels)
-
-
-def _write(path: Path, dynamics: Dynamics, identity: str) -> None:
-    tensors = {name: getattr(dynamics, name) for name in (*FIGURES, "theta")}
-    metadata = {"format_version": str(FORMAT_VERSION), "identity": identity, "sha256": _digest(tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not save_file(), which makes files that nobody else may read.
-    write_atomically(path, lambda aside: aside.write_bytes(save(tensors, metadata)))
-
-
-def _read(path: Path, identity: str) -> Dynamics:
-    remedy = "delete it, it is recorded again"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in (*FIGURES, "theta")}
-    except SafetensorError as error:
-        raise DatasetError(f"{path} is damaged or no scoring run ({error}): {remedy}") from error
-    if metadata.get("identity") != identity or metadata.get("format_version") != str(FORMAT_VERSION):
-        raise DatasetError(f"{path} is not the scoring run that its name says: {remedy}")
-    if metadata.get("sha256") != _digest(tensors):
-        raise DatasetError(f"{path} is damaged, its SHA-256 is not the one it says: {remedy}")
-    return Dynamics(**tensors)
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()

@@ -6,31 +6,24 @@ The address is a hash of everything that shapes the parameters, but for the mach
 device, which change the last bits, are in the file as information only.
 """
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
-from trainables.errors import ConfigError, DatasetError
+from trainables.errors import ConfigError
 from trainables.evaluation import train_network
-from trainables.files import write_atomically
+from trainables.kept import kept
 from trainables.networks import ConvNet
 from trainables.regimes import Teacher
 from trainables.seeding import seed_of
 from trainables.trajectories import Trajectories
 
-__all__ = ["FORMAT_VERSION", "teacher_from_experts", "teacher_path", "trained_teacher"]
-
-FORMAT_VERSION = 1
+__all__ = ["teacher_from_experts", "trained_teacher"]
 
 
 def teacher_from_experts(
@@ -92,9 +85,15 @@ def trained_teacher(
 
     Cost: where it is trained, protocol.epochs passes through the training split, of which a batch is float at a time.
     """
-    identity = _identity(network, dataset, protocol, augmentation, seed)
-    path = teacher_path(folder, identity)
-    if not path.is_file():
+    identity = {
+        "dataset": dataset.digest,
+        "network": asdict(network),
+        "protocol": asdict(protocol),
+        "augmentation": asdict(augmentation),
+        "seed": seed,
+    }
+
+    def make() -> dict[str, Tensor]:
         theta = train_network(
             network,
             lambda index: dataset.normalized("train", index).to(device),
@@ -103,65 +102,6 @@ def trained_teacher(
             augmentation=augmentation,
             seed=seed_of(seed, "teacher"),
         )
-        _write(path, theta, identity)
-    return _read(path, network, identity).to(device)
+        return {"theta": theta}
 
-
-def teacher_path(folder: Path, identity: dict[str, Any]) -> Path:
-    """Return where the teacher lies that is shaped by `identity`, which JSON knows."""
-    return folder / f"{hashlib.sha256(_canonical(identity).encode()).hexdigest()[:20]}.safetensors"
-
-
-def _identity(
-    network: ConvNet, dataset: ImageDataset, protocol: Protocol, augmentation: Augmentation, seed: int
-) -> dict[str, Any]:
-    """Return everything that shapes a teacher."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "dataset": dataset.digest,
-        "network": asdict(network),
-        "protocol": asdict(protocol),
-        "augmentation": asdict(augmentation),
-        "seed": seed,
-    }
-
-
-def _canonical(identity: dict[str, Any]) -> str:
-    return json.dumps(identity, sort_keys=True)
-
-
-def _write(path: Path, theta: Tensor, identity: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = theta.cpu().contiguous()
-    metadata = {
-        "identity": _canonical(identity),
-        "sha256": _sha256(own),
-        "torch": torch.__version__,
-        "device": str(theta.device),
-    }
-    # Not save_file(), which makes files that nobody else may read.
-    write_atomically(path, lambda aside: aside.write_bytes(save({"theta": own}, metadata)))
-
-
-def _read(path: Path, network: ConvNet, identity: dict[str, Any]) -> Tensor:
-    """Return a teacher's parameters, float32 [P] on the CPU.
-
-    Raises:
-        DatasetError: The file is truncated, altered, or not that of this teacher.
-    """
-    remedy = "delete it, it is made again"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            theta: Tensor = file.get_tensor("theta").clone()  # not a view on the file, which may be replaced
-    except (SafetensorError, OSError) as error:
-        raise DatasetError(f"{path} is truncated or no teacher ({error}): {remedy}") from error
-    if metadata.get("identity") != _canonical(identity):
-        raise DatasetError(f"{path} holds another teacher than its name says: {remedy}")
-    if theta.shape != (network.parameters,) or metadata.get("sha256") != _sha256(theta):
-        raise DatasetError(f"{path} is damaged, its SHA-256 is not the one it was written with: {remedy}")
-    return theta
-
-
-def _sha256(theta: Tensor) -> str:
-    return hashlib.sha256(theta.numpy().tobytes()).hexdigest()
+    return kept(folder, "teacher", identity, make)["theta"].to(device)

@@ -17,7 +17,7 @@ from tests.orchestrator.conftest import ROOT, SMALL, run
 from tests.orchestrator.test_processes import start
 from tests.servers import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rare]
 
 IDLE_S = 20  # longer than a busy machine takes to start a worker on a new node, which counts as idle until then
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}

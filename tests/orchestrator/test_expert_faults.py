@@ -100,6 +100,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_node_that_goes_is_done_without(undisturbed: Path, cluster: Cluster, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=10**8)
     with training(tmp_path, 3, "--address", cluster.address) as process:
@@ -127,6 +128,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_full_disk_is_told_and_harms_no_file(undisturbed: Path, tmp_path: Path) -> None:
     disk = tmp_path / "experts"
     with small_disk(disk, "3m"):

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from tests.orchestrator.conftest import SMALL, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rare]
 
 SPACE = """from dataclasses import replace
 from search_spaces import load

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -143,51 +142,6 @@ def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
     assert result["status"] == "finished" and 1 <= sum(result["trials"].values()) < 60
     assert list((store / "short").rglob("trial-000.safetensors"))
     assert not (workdir / "sweeps" / "short" / "tune").exists()
-
-
-def test_a_tracking_server_gets_the_runs_and_the_files_of_a_sweep_with_another_seed(
-    first: Sweep, tmp_path: Path
-) -> None:
-    port = free_port()
-    server = start(
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{tmp_path / 'remote.db'}", "--artifacts-destination", tmp_path / "store",
-        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
-    )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health")
-        done = run(
-            "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", first.workdir, "--name", "remote",
-            "--tracking-uri", address, "--seed", 1, "--concurrent", 2, "--quiet",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.strip() == ""
-        rows = [
-            pq.read_table(first.workdir / "sweeps" / name / "trials.parquet").to_pylist()
-            for name in ("first", "remote")
-        ]
-        assert rows[0][0]["lr_pixel"] == rows[1][0]["lr_pixel"], "trial 0 is the reference whatever the seed"
-        assert rows[0][1]["lr_pixel"] != rows[1][1]["lr_pixel"]
-        place = json.loads((first.workdir / "sweeps" / "remote" / "result.json").read_text())["mlflow"]
-        assert place["compare_url"].startswith(f"{address}/#/compare-runs")
-        client = MlflowClient(address)
-        query = f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}' and tags.`mdatm.stage` = 'trial'"
-        children = client.search_runs([place["experiment_id"]], query)
-        assert len(children) == 2
-        for child in children:
-            assert len(client.get_metric_history(child.info.run_id, "alpha")) in (1, 2, 4)
-            assert client.list_artifacts(child.info.run_id, "images")
-        ui = ("orchestrator.ui", "--workdir", first.workdir, "--sweep", "remote")
-        done = run(*ui)  # and starts no server
-        assert done.returncode == 0, done.stderr
-        assert f"Charts of the trials: {address}/#/experiments/{place['experiment_id']}/runs?" in done.stdout
-        view = client.get_experiment(place["experiment_id"]).tags[f"mlflow.sharedViewState.{place['parent_run_id']}"]
-        assert json.loads(view)["name"] == "remote"
-        assert all(child.info.run_id in done.stdout for child in children)
-    finally:
-        end(server)
-    assert_refused(run(*ui), f"MLflow at {address} does not show the sweep 'remote'", "refused", code=3)
 
 
 def test_a_tracking_server_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_a_sweep_killed_at_four_moments_is_the_undisturbed_one_bit_for_bit(secon
     assert again.result == resumed.result and "best trial" in again.output
 
 
+@pytest.mark.rare
 def test_two_trials_at_once_lose_and_double_none(first: Sweep) -> None:
     name, options = "killed-with-two", ("--concurrent", 2, "--trials", 5)
 

@@ -37,6 +37,7 @@ def machine(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / name / "mdatm"
 
 
+@pytest.mark.rare
 def test_a_sweep_whose_machine_is_lost_goes_on_on_another_bit_for_bit(
     s3: None, first: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

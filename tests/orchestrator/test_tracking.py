@@ -164,7 +164,7 @@ def finished(workdir: Workdir, name: str, inputs: Inputs, model: Path) -> tuple[
     return settings, {
         "finals": finals,
         "comparisons": compare_finals(finals),
-        "best": {"trial": "trial-000", "validation_accuracy": 0.8},
+        **{name: {"trial": "trial-000", "config": {}, "validation_accuracy": 0.8} for name in ("best", "paper")},
         "trials": {"finished": 3, "pruned": 1, "failed": 0},
         "seconds": {"search": 12.5},
         "files": {
@@ -481,8 +481,8 @@ class TestDescription:
     ) -> None:
         settings, outcome = finished(Workdir(tmp_path), "described", inputs, model)
         text = describe(outcome, settings)
-        assert "**trial-000** is the best of 4 trials (3 finished, 1 pruned, 0 failed)" in text
-        assert "with **0.900 ± 0.071** test accuracy over 2 networks" in text
+        assert "**trial-000**" in text and "Of 4 trials 3 finished, 1 were pruned, 0 failed" in text
+        assert "reaches **0.900 ± 0.071** test accuracy with 2 networks" in text
         assert "| random real images | 0.525 ± 0.035 |" in text and "best trial − random real images" in text
         assert repeat_command(settings) in text and f"in `{settings.folder}`" in text
         assert "![" not in text, "MLflow resolves no paths of artifacts"

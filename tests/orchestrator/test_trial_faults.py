@@ -1,5 +1,6 @@
 """What can happen to a trial in a sweep: its process, its node, its disk, MLflow's server; all of it for real."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
-from tests.orchestrator.conftest import Sweep, ray_cluster
+from tests.orchestrator.conftest import Sweep, assert_refused, ray_cluster, run
 from tests.orchestrator.test_expert_faults import small_disk
 from tests.orchestrator.test_processes import end
 from tests.orchestrator.test_resume import begin, resume, rows, tracked
@@ -57,11 +59,10 @@ def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_i
     try:
         for number in (0, 1):  # the reference trial at its first rung, and another
             wait_until(sweep, lambda number=number: has_checkpoint(folder, number))
-            if number == 0:
-                server.stop()
             running = trial_process(sweep.pid)
             assert running is not None
             running.kill()
+            server.stop()
         time.sleep(5)
         server.start()
         finish(sweep)
@@ -73,6 +74,16 @@ def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_i
     assert tracked(killed) == tracked(first)
     assert killed.result["finals"] == first.result["finals"]
 
+    place, ui = killed.result["mlflow"], ("orchestrator.ui", "--workdir", first.workdir, "--sweep", name)
+    assert place["compare_url"].startswith(f"{server.address}/#/compare-runs")
+    done = run(*ui)  # and starts no server
+    assert done.returncode == 0, done.stderr
+    assert f"Charts of the trials: {server.address}/#/experiments/{place['experiment_id']}/runs?" in done.stdout
+    tags = MlflowClient(server.address).get_experiment(place["experiment_id"]).tags
+    assert json.loads(tags[f"mlflow.sharedViewState.{place['parent_run_id']}"])["name"] == name
+    server.stop()
+    assert_refused(run(*ui), f"MLflow at {server.address} does not show the sweep '{name}'", "refused", code=3)
+
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
@@ -83,6 +94,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.rare
 def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, workers: Cluster) -> None:
     name = "node-gone"
     sweep = begin(first.workdir, name, "--address", workers.address)
@@ -104,6 +116,7 @@ def runs_a_trial(node: object) -> bool:
     return any(trial_process(each.process.pid) is not None for each in raylets)
 
 
+@pytest.mark.rare
 def test_a_full_disk_halts_the_sweep_and_it_goes_on_when_there_is_room(first: Sweep, tmp_path: Path) -> None:
     disk, ballast = tmp_path / "disk", tmp_path / "disk" / "ballast"
     name = "disk-full"

@@ -289,7 +289,7 @@ class TestRecorded:
             lambda content: content[:-5],
             lambda content: content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
             lambda content: content.replace(b'"sha256"', b'"sha255"'),
-            lambda content: content.replace(b'"format_version":"1"', b'"format_version":"7"'),
+            lambda content: content.replace(b'format_version\\": 1', b'format_version\\": 7'),
             lambda content: content.replace(b'"margin"', b'"morgin"'),
         ],
     )
@@ -299,7 +299,7 @@ class TestRecorded:
         content = path.read_bytes()
         assert damage(content) != content
         path.write_bytes(damage(content))
-        with pytest.raises(DatasetError, match=rf"{path.name} .*: delete it, it is recorded again") as refused:
+        with pytest.raises(DatasetError, match=rf"{path.name} .*: delete it, it is made again") as refused:
             keep()
         assert "\n" not in str(refused.value)
 
@@ -309,7 +309,7 @@ class TestRecorded:
         keep(seed=1)
         (other,) = set((tmp_path / "runs").iterdir()) - {path}
         other.replace(path)
-        with pytest.raises(DatasetError, match="is not the scoring run that its name says: delete it"):
+        with pytest.raises(DatasetError, match="holds another scoring-run than its name says: delete it"):
             keep()
 
     def test_two_at_once_both_get_it_and_leave_one_file(self, keep, tmp_path):

@@ -193,7 +193,7 @@ class TestCache:
         else:
             flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
             path.write_bytes({"cut": content[:-9], "flipped": flipped, "other file": b"no safetensors"}[damage])
-        with pytest.raises(DatasetError, match=f"{path.name} .*: delete it, it is trained again$") as caught:
+        with pytest.raises(DatasetError, match=f"{path.name} .*: delete it, it is made again$") as caught:
             self.kept(tmp_path, small_digits)
         assert "\n" not in str(caught.value)
 

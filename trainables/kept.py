@@ -1,0 +1,88 @@
+"""Tensors that took time to make, kept in a folder under the address of everything that shaped them.
+
+    <folder>/<kind>-<address>.safetensors      metadata: identity, SHA-256; torch version and device as information
+
+Two processes that want the same at once may both make it; the last rename stays.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trainables.errors import DatasetError
+from trainables.files import write_atomically
+
+__all__ = ["kept", "kept_path"]
+
+FORMAT_VERSION = 1
+
+
+def kept(
+    folder: Path, kind: str, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return tensors, on the CPU, read from a folder; made and written first if they are not there.
+
+    Args:
+        folder: Made if need be.
+        kind: What they are, in a word.
+        identity: Everything that shapes them, in values that JSON knows. The device is none of it: devices agree to
+            rounding.
+        make: Makes them, on any device.
+
+    Raises:
+        DatasetError: The file that is there is damaged, or another's; the message is one line that says to delete it.
+    """
+    text = _text(kind, identity)
+    path = kept_path(folder, kind, identity)
+    if not path.is_file():
+        _write(path, text, make())
+    return _read(path, kind, text)
+
+
+def kept_path(folder: Path, kind: str, identity: Mapping[str, Any]) -> Path:
+    """Return where what has this identity is kept."""
+    return folder / f"{kind}-{hashlib.sha256(_text(kind, identity).encode()).hexdigest()[:20]}.safetensors"
+
+
+def _text(kind: str, identity: Mapping[str, Any]) -> str:
+    return json.dumps({"format_version": FORMAT_VERSION, "kind": kind, **identity}, sort_keys=True)
+
+
+def _write(path: Path, text: str, made: Mapping[str, Tensor]) -> None:
+    device = next(iter(made.values())).device
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in made.items()}
+    metadata = {"identity": text, "sha256": _sha256(tensors), "torch": torch.__version__, "device": str(device)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not save_file(), which makes files that nobody else may read.
+    write_atomically(path, lambda aside: aside.write_bytes(save(tensors, metadata)))
+
+
+def _read(path: Path, kind: str, text: str) -> dict[str, Tensor]:
+    remedy = "delete it, it is made again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # No views on the file, which may be replaced.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise DatasetError(f"{path} is truncated or no {kind} ({error}): {remedy}") from error
+    if metadata.get("identity") != text:
+        raise DatasetError(f"{path} holds another {kind} than its name says: {remedy}")
+    if metadata.get("sha256") != _sha256(tensors):
+        raise DatasetError(f"{path} is damaged, its SHA-256 is not the one it was written with: {remedy}")
+    return tensors
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().data)
+    return digest.hexdigest()
