@@ -132,8 +132,7 @@ def main(
 
     from orchestrator.cluster import connected
     from orchestrator.inputs import prepare_inputs
-    from trainables.dcs import LOSSES, RealSubset, loss_config
-    from trainables.seeding import seed_of
+    from trainables.dcs import LOSSES, loss_config
 
     chosen = _chosen(losses, LOSSES)
     if "trajectory" not in chosen and (experts or retrain_corrupt):
@@ -146,15 +145,7 @@ def main(
         for loss in chosen:
             loss_config(trial_0, loss, ipc)  # refused now, and not by a worker after the experts have been trained
     inputs = prepare_inputs(settings, console)
-    sources: dict[tuple[str, int], Any] = {}
-    for path, each in stored.items():
-        for note in _check_origin(path, each, inputs.dataset):
-            console.print(f"Note: {path}: {note}", markup=False)
-        sources[str(path), each.ipc] = each.images.numpy()
-    if subsets:
-        _check_class_sizes(inputs, wanted[-1])
-        for ipc, number in product(wanted, range(subsets)):
-            sources[f"random real, {number}", ipc] = RealSubset(ipc, seed_of(seed, "dcs", "subset", ipc, number))
+    sources = _collection(stored, subsets or 0, wanted, inputs, console)
     with connected(address, gpus_per_trial, concurrent) as resources:
         work = _work(inputs, resources, trial_0, chosen, networks, split)
         if "trajectory" in chosen:
@@ -217,11 +208,30 @@ def _read_stored(files: Sequence[Path], settings: SweepSettings, split: str) -> 
     return stored
 
 
-def _check_class_sizes(inputs: "Inputs", ipc: int) -> None:
+def _collection(
+    stored: "Mapping[Path, SyntheticSet]", subsets: int, ipcs: Sequence[int], inputs: "Inputs", console: "Console"
+) -> dict[tuple[str, int], Any]:
+    """Return what `measure_set` takes of each set, by name and images per class; says what of a stored set is not read.
+
+    Raises:
+        UserError: A stored set has other classes or normalisation, or a class too few images for the subsets.
+    """
+    from trainables.dcs import RealSubset
+    from trainables.seeding import seed_of
+
     dataset = inputs.dataset
+    sources: dict[tuple[str, int], Any] = {}
+    for path, each in stored.items():
+        for note in _check_origin(path, each, dataset):
+            console.print(f"Note: {path}: {note}", markup=False)
+        sources[str(path), each.ipc] = each.images.numpy()
     smallest = int(dataset.labels("train").bincount(minlength=dataset.classes).min())
-    if ipc > smallest:
-        raise UserError(f"--ipc is at most {smallest}, the training images of the smallest class, not {ipc}; lower it")
+    if subsets and ipcs[-1] > smallest:
+        raise UserError(f"--ipc is at most {smallest}, the images of the smallest class, not {ipcs[-1]}; lower it")
+    for ipc, number in product(ipcs, range(subsets)):
+        seed = seed_of(inputs.settings.seed, "dcs", "subset", ipc, number)
+        sources[f"random real, {number}", ipc] = RealSubset(ipc, seed)
+    return sources
 
 
 def _work(
@@ -316,7 +326,7 @@ def corrected_correlation(groups: Sequence[tuple[Sequence[float], Sequence[float
         orders += draws.permuted(np.tile(x, (RESAMPLES, 1)), axis=1) @ y / weight
     slack = 1e-12  # sums of the same numbers may differ by a rounding
     as_far = min(np.count_nonzero(orders >= rho - slack), np.count_nonzero(orders <= rho + slack))
-    return rho, min(1.0, 2 * (as_far + 1) / (RESAMPLES + 1))
+    return rho, min(1.0, float(2 * (as_far + 1) / (RESAMPLES + 1)))
 
 
 def _standard_ranks(values: Sequence[float]) -> np.ndarray:
