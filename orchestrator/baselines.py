@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import expert_options, load_space, one_line_errors
+from orchestrator.cli import SeveralValues, expert_options, load_space, one_line_errors
 from orchestrator.errors import UserError
 from orchestrator.settings import SweepSettings, Workdir
 from orchestrator.sweep import run
@@ -20,22 +20,7 @@ from search_spaces import Space, load, names
 __all__ = ["main"]
 
 
-class _SeveralValues(click.Command):
-    """A command whose option `--ipc` takes all numbers that follow it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Say the option again before every further number."""
-        said: list[str] = []
-        several = False
-        for word in args:
-            if several and word.isdecimal() and said[-1] != "--ipc":
-                said.append("--ipc")
-            several = word == "--ipc" or (several and word.isdecimal())
-            said.append(word)
-        return super().parse_args(ctx, said)
-
-
-@click.command(cls=_SeveralValues, help="Compare coresets, RDED, CA2D, SRe2L, DM, DC and M-DATM, by label regime.")
+@click.command(cls=SeveralValues, help="Compare coresets, RDED, CA2D, SRe2L, DM, DC and M-DATM, by label regime.")
 @click.option("--dataset", metavar="NAME", help="A dataset with a registered comparison, whose settings are taken.")
 @click.option("--space", "space_name", metavar="NAME", help="A comparison, registered or a Python file, in its place.")
 @click.option(

@@ -21,6 +21,7 @@ from trainables.storage import StorageError
 __all__ = [
     "DURATION",
     "SIZE",
+    "SeveralValues",
     "data_option",
     "expert_options",
     "load_space",
@@ -61,6 +62,22 @@ def one_line_errors(command: Command) -> Command:
 def _end(error: Exception, code: int) -> None:
     click.echo(f"Error: {' '.join(str(error).split())}", err=True)
     sys.exit(code)
+
+
+class SeveralValues(click.Command):
+    """A command whose options `--ipc` and `--synthetic` take all words that follow them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say the option again before every further word; the command has no arguments of its own."""
+        said: list[str] = []
+        option = ""
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in ("--ipc", "--synthetic") else ""
+            elif option and said[-1] != option:
+                said.append(option)
+            said.append(word)
+        return super().parse_args(ctx, said)
 
 
 class _Refused(click.ClickException):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainables.networks import ConvNet
     from trainables.synthetic import SyntheticSet
 
-__all__ = ["main"]
+__all__ = ["check_origin", "main"]
 
 CHALLENGE_DEPTH, CHALLENGE_WIDTH = 3, 128
 
@@ -100,7 +100,7 @@ def main(
     checks: dict[str, Any] = {}
     notes: list[str] = []
     if stored:
-        notes = _check_origin(synthetic, stored, real)
+        notes = check_origin(synthetic, stored, real)
     elif not unchecked:
         checks, notes = _check_values(images, real, device)
     for note in notes:
@@ -141,7 +141,7 @@ def _read_stored(path: Path, facts: "DatasetFacts", classes: int | None) -> "Syn
     return stored
 
 
-def _check_origin(path: Path, stored: "SyntheticSet", real: "ImageDataset") -> list[str]:
+def check_origin(path: Path, stored: "SyntheticSet", real: "ImageDataset") -> list[str]:
     """Refuse a set whose classes or normalisation are not those of the dataset as it is here; returns notes."""
     if stored.class_names != real.class_names:
         other = next(

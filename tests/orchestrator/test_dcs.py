@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.dcs import MeasuredSet, corrected_correlation, dcs_records, main, reading
+from orchestrator.dcs import main
+from orchestrator.dcs_report import MeasuredSet, corrected_correlation, dcs_records, reading
 from orchestrator.statistics import ALPHA
 from tests.orchestrator.conftest import run
 from trainables.datasets import ImageDataset, load, prepare

@@ -222,7 +222,9 @@ class TestAgain:
         assert tables[0].to_pylist() == tables[1].to_pylist()
         sets = [read_synthetic(sweep.folder / "synthetic.safetensors") for sweep in (first, second)]
         assert torch.equal(sets[0].images, sets[1].images)
-        assert first.result["finals"] == second.result["finals"]  # whatever else the finals measure
+        finals = second.result["finals"]  # whatever else they measure
+        assert first.result["finals"] == {name: finals[name] for name in first.result["finals"]}
+        assert {"k_center", "rded"} <= finals.keys() and list(second.result["regimes"]) == ["soft", "soft_kd"]
 
     def test_the_same_command_shows_what_is_finished(self, first: Sweep) -> None:
         before = json.dumps(first.result)
