@@ -1,6 +1,7 @@
 """The sets that a sweep's best one must beat, made by a worker while others measure. METHOD §6."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -8,7 +9,6 @@ import ray
 from orchestrator.cluster import Resources
 from orchestrator.inputs import Inputs
 from search_spaces.listed import BASELINES, listed
-from trainables.augmentation import Augmentation
 from trainables.baselines import BaselineMaker, BaselineWork
 from trainables.seeding import seed_of
 
@@ -31,12 +31,17 @@ class Baselines:
     """
 
     def __init__(self, inputs: Inputs, resources: Resources, repeat: int = 0) -> None:
-        """Start it; another repeat has scoring runs and choices of its own."""
-        self._inputs, self._repeat = inputs, repeat
+        """Start nothing yet; another repeat has scoring runs and choices of its own."""
+        self._inputs, self._resources, self._repeat = inputs, resources, repeat
+
+    @cached_property
+    def _maker(self) -> Any:
+        """The worker, started when something is to be made."""
         worker = ray.remote(BaselineMaker).options(
-            **resources.actor_options, max_restarts=TRIES, max_task_retries=TRIES
+            **self._resources.actor_options, max_restarts=TRIES, max_task_retries=TRIES
         )
-        self._maker: Any = worker.remote(_work(inputs, resources), seed_of(inputs.settings.seed, "baselines", repeat))
+        seed = seed_of(self._inputs.settings.seed, "baselines", self._repeat)
+        return worker.remote(_work(self._inputs, self._resources), seed)
 
     def make(self, method: str, ipc: int) -> Any:
         """Return a reference to where a method's set is kept; one that a driver before has made is not made again."""
@@ -57,7 +62,7 @@ def _work(inputs: Inputs, resources: Resources) -> BaselineWork:
     return BaselineWork(
         dataset=inputs.file,
         network=inputs.network,
-        augmentation=Augmentation(families=inputs.augmentation.families, align_corners=False),
+        augmentation=inputs.evaluation_augmentation,
         kept=settings.workdir.scores,
         full_data_protocol=settings.full_data_protocol,
         validation_protocol=settings.validation_protocol,

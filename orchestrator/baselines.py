@@ -4,14 +4,12 @@ python -m orchestrator.baselines --dataset digits --ipc 1 5 10 --methods all
 """
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from orchestrator.address import check_answers
-from orchestrator.cli import SeveralValues, expert_options, load_space, one_line_errors
+from orchestrator.cli import SeveralValues, default_name, expert_options, load_space, one_line_errors
 from orchestrator.errors import UserError
 from orchestrator.settings import SweepSettings, Workdir
 from orchestrator.sweep import run
@@ -65,7 +63,7 @@ def main(
         raise UserError(f"{space.name} is no comparison: its ipcs are none; give --ipc, or another --space")
     settings = SweepSettings(
         space=space,
-        name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
+        name=name or default_name(space),
         seed=seed,
         workdir=Workdir.at(workdir),
         address=address,
@@ -76,9 +74,6 @@ def main(
         retrain_corrupt=retrain_corrupt,
         quiet=quiet,
     )
-    settings.workdir.check_writable()
-    settings.check_same()
-    check_answers(settings.address)
     run(settings)
     if json_path is not None:
         result: dict[str, Any] = json.loads((settings.folder / "result.json").read_text())

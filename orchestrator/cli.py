@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ __all__ = [
     "SIZE",
     "SeveralValues",
     "data_option",
+    "default_name",
     "expert_options",
     "load_space",
     "one_line_errors",
@@ -211,3 +213,8 @@ def load_space(name: str, overrides: tuple[str, ...], preset: str | None = None,
     if preset is not None:
         space = space.override(find_preset(preset).rules, source=f"--preset {preset}")
     return space.override(settings) if settings else space
+
+
+def default_name(space: Space) -> str:
+    """Return the name of a sweep that was given none."""
+    return f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}"

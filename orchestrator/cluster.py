@@ -14,13 +14,13 @@ from typing import Any
 import click
 import ray
 from ray._private import ray_constants
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.autoscaler import ask_for, cannot_come, let_go
 from orchestrator.errors import ClusterError, UserError
 from trainables.allocator import ALLOCATOR
 
-__all__ = ["AUTO", "Resources", "Share", "code_environment", "connected", "measure"]
+__all__ = ["AUTO", "Resources", "Share", "code_environment", "connected", "measure", "result_of"]
 
 AUTO = "auto"
 Share = float | str | None
@@ -137,6 +137,14 @@ def connected(address: str, gpus_per_trial: Share, concurrent: int | None = None
         signal.signal(signal.SIGTERM, previous)
         if not inside:
             ray.shutdown()
+
+
+def result_of(reference: Any) -> Any:
+    """Return what a worker found, or raise its own error in place of Ray's, which has the traceback as its message."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
 def code_environment() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from orchestrator.comparison_report import comparison_records, leave_comparison,
 from orchestrator.console import make_console
 from orchestrator.errors import Stopped
 from orchestrator.experts import check_experts, ensure_experts
-from orchestrator.finals import Measured, measure_jobs, measured_by_protocol
+from orchestrator.finals import Measured, measure_jobs, measured_by_protocol, start_network
 from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.mirror import Mirror
 from orchestrator.outcome import finished_result
@@ -23,10 +23,7 @@ from orchestrator.progress import Progress
 from orchestrator.settings import SweepSettings
 from orchestrator.tracking import SweepRun, open_sweep_run
 from search_spaces.listed import BASELINES, METHODS, REGIMES, listed
-from trainables.augmentation import Augmentation
 from trainables.distilled_set import distil_set
-from trainables.final import train_and_test
-from trainables.seeding import seed_of
 
 __all__ = ["run_comparison"]
 
@@ -67,7 +64,7 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
         progress.spend("experts")
         jobs = _start(inputs, resources, progress)
         measure_jobs(jobs, progress, mirror, console, title="Comparison, networks")
-        result = _leave(inputs, measured_by_protocol(progress), progress, run)
+        result = _leave(inputs, measured_by_protocol(progress, sorted(progress.finals)), progress, run)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -88,8 +85,6 @@ def _start(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Any
     fixed, ipcs = settings.fixed, settings.space.ipcs
     regimes, repeats = listed(fixed["regimes"], REGIMES), fixed["repeats"]
     started: dict[Any, tuple[str, str, int]] = {}
-    train = ray.remote(train_and_test).options(**resources.actor_options)
-    augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
     for repeat in range(repeats):
         missing = {
             (method, ipc): [regime for regime in regimes if (regime, f"{method}-{ipc}", repeat) not in progress.finals]
@@ -105,11 +100,8 @@ def _start(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Any
                 continue
             images = maker.make(method, ipc) if method in BASELINES else _distil(inputs, resources, method, ipc, repeat)
             for regime in left:
-                reference = train.remote(
-                    inputs.file, images, inputs.network, settings.regime_protocol(regime), augmentation,
-                    seed_of(settings.seed, "finals", repeat), resources.device, regime,
-                    None if regime == "hard" else teacher,
-                )  # fmt: skip
+                protocol = settings.regime_protocol(regime)
+                reference = start_network(inputs, resources, images, protocol, repeat, regime=regime, teacher=teacher)
                 started[reference] = (regime, f"{method}-{ipc}", repeat)
     return started
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from orchestrator.comparisons import compare_methods
 from orchestrator.finals import Measured
 from orchestrator.html import write_html
-from orchestrator.regimes import MEANINGS
+from orchestrator.regimes import MEANINGS, TEACHERS, meanings_text
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import summarize
-from orchestrator.tables import difference_parts, markdown_table, mean_std, method_name
+from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name
 from search_spaces.listed import METHODS
 from trainables.files import write_atomically
 from trainables.regimes import full_data_epochs
@@ -83,15 +83,12 @@ def _cells(records: Sequence[Record], regime: str) -> tuple[list[str], list[list
 
 def spreads(records: Sequence[Record]) -> dict[int, dict[str, float]]:
     """Return by size and regime how much methods differ: the standard deviation of their means."""
-    return {
-        ipc: {
-            regime: summarize([each["mean"] for each in records if (each["ipc"], each["regime"]) == (ipc, regime)])[
-                "std"
-            ]
-            for regime in _in_order(records, "regime")
-        }
-        for ipc in _in_order(records, "ipc")
-    }
+    found: dict[int, dict[str, float]] = {}
+    for ipc in _in_order(records, "ipc"):
+        for regime in _in_order(records, "regime"):
+            means = [each["mean"] for each in records if (each["ipc"], each["regime"]) == (ipc, regime)]
+            found.setdefault(ipc, {})[regime] = summarize(means)["std"]
+    return found
 
 
 def leave_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None:
@@ -108,9 +105,8 @@ def leave_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None
         "Coresets and what is built on them (RDED, CA2D, SRe2L) stand beside distilled sets (DM, DC, M-DATM). "
         f"Each of n repeats has a set and a network of its own, trained for {fixed['regime_epochs']} epochs; K is "
         "that compute in epochs on all real images. Test split, read once.",
-        "; ".join(f"`{regime}`: {MEANINGS[regime]}" for regime in _in_order(records, "regime"))
-        + f". T = {fixed['temperature']:g}; the one teacher is "
-        + ("trained on all real images." if fixed["teacher"] == "trained" else "an expert at the horizon."),
+        f"{meanings_text(_in_order(records, 'regime'))}. T = {fixed['temperature']:g}; the one teacher is "
+        f"{TEACHERS[fixed['teacher']]}.",
         "![Accuracy by images per class](figures/scalability.png)",
     ]
     for regime in _in_order(records, "regime"):
@@ -142,15 +138,11 @@ def _sentences(records: Sequence[Record]) -> list[str]:
             means = {name: fmean(each.values()) for name, each in values.items()}
             best = max((name for name in means if name != OURS), key=means.__getitem__)
             verdict = next(each for each in compare_methods(values, OURS) if each["b"] == best)
-            chance = "too few values to test"
-            if verdict["p"] is not None:
-                how = "chance does not explain it" if verdict["significant"] else "which may be chance"
-                chance = f"{how}: {verdict['test']}, Holm-corrected p = {verdict['p_holm']:.2g}"
             gain = means[OURS] - means[best]
             said.append(
                 f"- `{regime}`, {ipc} images per class: {method_name(OURS)} ({means[OURS]:.3f}) "
                 f"{'beats' if gain > 0 else 'does not beat'} the best other method, {method_name(best)} "
-                f"({means[best]:.3f}): {gain:+.3f} ({chance})."
+                f"({means[best]:.3f}): {gain:+.3f} ({chance_text(verdict)})."
             )
     return ["\n".join(said)] if said else []
 

@@ -236,8 +236,8 @@ def _measure(
         InputError: What a worker refused.
     """
     import ray
-    from ray.exceptions import RayTaskError
 
+    from orchestrator.cluster import result_of
     from orchestrator.live import progress_bar
     from trainables.dcs import measure_set
 
@@ -249,10 +249,7 @@ def _measure(
             running[run.remote(work, source)] = number
             while len(running) >= limit or (running and number == len(sources) - 1):
                 (done,), _ = ray.wait(list(running))
-                try:
-                    found[running.pop(done)] = ray.get(done)
-                except RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, Exception) else error) from None
+                found[running.pop(done)] = result_of(done)
                 show(len(found))
     return [found[number] for number in range(len(sources))]
 

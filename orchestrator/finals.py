@@ -7,7 +7,7 @@ regimes that a space asks for, the best set and the baselines are measured once 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,19 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
-from ray.exceptions import RayTaskError
 from rich.console import Console
 from torch import Tensor
 
 from orchestrator.baseline_sets import Baselines, chosen_baselines
-from orchestrator.cluster import Resources
+from orchestrator.cluster import Resources, result_of
 from orchestrator.inputs import Inputs
 from orchestrator.live import progress_bar
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
 from search_spaces.listed import BASELINES, REGIMES, listed
-from trainables.augmentation import Augmentation
+from trainables.config import Protocol
 from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
 from trainables.final import train_and_test
@@ -43,6 +42,7 @@ __all__ = [
     "measured_by_protocol",
     "name_finals",
     "run_finals",
+    "start_network",
     "write_finals",
 ]
 
@@ -104,10 +104,7 @@ def run_finals(
             keep(torch.tensor(theta))
 
     measure_jobs(jobs, progress, mirror, console, title="Finals, networks", each=keep_first)
-    measured: Measured = {}
-    for job in wanted:
-        measured.setdefault(job.protocol, {}).setdefault(job.name, []).append(progress.finals[job])
-    return measured
+    return measured_by_protocol(progress, wanted)
 
 
 def measure_jobs(
@@ -137,7 +134,7 @@ def measure_jobs(
         while waiting:
             ready, waiting = ray.wait(waiting)
             for reference in ready:
-                metrics, theta = _get(reference)
+                metrics, theta = result_of(reference)
                 each(jobs[reference], theta)
                 progress.finals[jobs[reference]] = metrics
             progress.spend("finals")
@@ -145,61 +142,67 @@ def measure_jobs(
             show(len(jobs) - len(waiting))
 
 
-def measured_by_protocol(progress: Progress) -> Measured:
-    """Return all that was measured, each set's networks in their order."""
+def measured_by_protocol(progress: Progress, jobs: Iterable[tuple[str, str, int]]) -> Measured:
+    """Return what was measured of jobs (protocol, set and network), sets and networks in the jobs' order."""
     measured: Measured = {}
-    for (protocol, name, _), metrics in sorted(progress.finals.items(), key=lambda item: item[0]):
-        measured.setdefault(protocol, {}).setdefault(name, []).append(metrics)
+    for protocol, name, number in jobs:
+        measured.setdefault(protocol, {}).setdefault(name, []).append(progress.finals[protocol, name, number])
     return measured
+
+
+def start_network(
+    inputs: Inputs,
+    resources: Resources,
+    images: Any,
+    protocol: Protocol,
+    number: int,
+    *,
+    regime: str = "hard",
+    teacher: Any = None,
+) -> Any:
+    """Have a worker train and test a network, and return Ray's reference to what it reaches.
+
+    Args:
+        inputs: The sweep's inputs.
+        resources: What a training takes.
+        images: As `train_and_test` takes them, or Ray's reference to that.
+        protocol: How it is trained.
+        number: Network k starts alike for every set.
+        regime: Where the labels come from.
+        teacher: Reference to who labels; of the hard regime it is not read.
+    """
+    run = ray.remote(train_and_test).options(**resources.actor_options)
+    seed = seed_of(inputs.settings.seed, "finals", number)
+    return run.remote(
+        inputs.file, images, inputs.network, protocol, inputs.evaluation_augmentation, seed, resources.device, regime,
+        None if regime == "hard" else teacher,
+    )  # fmt: skip
 
 
 def _start(jobs: Sequence[_Job], inputs: Inputs, resources: Resources, sets: Mapping[str, Tensor]) -> dict[Any, _Job]:
     """Have workers train and test networks, and return the jobs by Ray's references to what they reach."""
-    settings = inputs.settings
-    fresh = {job.name for job in jobs}
+    settings, ipc = inputs.settings, inputs.settings.fixed["ipc"]
+    fresh, maker = {job.name for job in jobs}, Baselines(inputs, resources)
     made: dict[str, Any] = {name: ray.put(images.numpy()) for name, images in sets.items() if name in fresh}
-    teacher = None
-    to_make, soft = fresh & set(chosen_baselines(settings.fixed)), any(_is_soft(job) for job in jobs)
-    if to_make or soft:
-        maker = Baselines(inputs, resources)
-        teacher = maker.teacher() if soft else None
-        made |= {
-            name: maker.make(name, settings.fixed["ipc"])
-            for name in chosen_baselines(settings.fixed)
-            if name in to_make
-        }
-    run = ray.remote(train_and_test).options(**resources.actor_options)
-    augmentation = Augmentation(families=inputs.augmentation.families, align_corners=False)
+    teacher = maker.teacher() if any(job.protocol not in (CHALLENGE, "hard") for job in jobs) else None
+    made |= {name: maker.make(name, ipc) for name in chosen_baselines(settings.fixed) if name in fresh}
     started = {}
     for job in jobs:
         if job.name == RANDOM_REAL:
             draw = seed_of(settings.seed, "random real", job.number)
-            images: Any = ray.put(real_images(inputs.dataset, settings.fixed["ipc"], draw).numpy())
+            images: Any = ray.put(real_images(inputs.dataset, ipc, draw).numpy())
         else:
             images = made.get(job.name)  # the full training set needs none
-        protocol = settings.full_data_protocol if job.name == FULL_DATA else settings.final_protocol
-        if job.protocol != CHALLENGE:
+        if job.protocol == CHALLENGE:
+            protocol = settings.full_data_protocol if job.name == FULL_DATA else settings.final_protocol
+            reference = start_network(inputs, resources, images, protocol, job.number)
+        else:
             protocol = settings.regime_protocol(job.protocol)
-        regime = "hard" if job.protocol == CHALLENGE else job.protocol
-        seed = seed_of(settings.seed, "finals", job.number)
-        reference = run.remote(
-            inputs.file, images, inputs.network, protocol, augmentation, seed, resources.device, regime,
-            teacher if _is_soft(job) else None,
-        )  # fmt: skip
+            reference = start_network(
+                inputs, resources, images, protocol, job.number, regime=job.protocol, teacher=teacher
+            )
         started[reference] = job
     return started
-
-
-def _is_soft(job: _Job) -> bool:
-    return job.protocol not in (CHALLENGE, "hard")
-
-
-def _get(reference: Any) -> Any:
-    """Return what a worker found, or raise its own error."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
 def name_finals(

@@ -39,6 +39,11 @@ class Inputs:
     """DSA of experts and distillation."""
     store: TrajectoryStore
 
+    @property
+    def evaluation_augmentation(self) -> Augmentation:
+        """DSA of what is trained to be tested: the evaluator's transforms do not align corners. METHOD §3."""
+        return Augmentation(families=self.augmentation.families, align_corners=False)
+
     def expert_work(self, resources: Resources) -> ExpertWork:
         """What an expert actor is asked to do."""
         return ExpertWork(

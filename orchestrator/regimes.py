@@ -1,16 +1,16 @@
 """What the best set is worth beside the baselines: the best of them, and label regime by label regime. METHOD §6."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.comparisons import compare_finals
 from orchestrator.finals import CHALLENGE, FULL_DATA, Measured, name_finals
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import ALPHA
-from orchestrator.tables import FINAL_NAMES, difference_parts, markdown_table, mean_std
+from orchestrator.tables import FINAL_NAMES, chance_text, difference_parts, markdown_table, mean_std
 from trainables.regimes import full_data_epochs
 
-__all__ = ["against_best", "regime_parts", "summarize_regimes"]
+__all__ = ["MEANINGS", "TEACHERS", "against_best", "meanings_text", "regime_parts", "summarize_regimes"]
 
 _OURS = ("winner", "paper_setting")
 MEANINGS = {
@@ -18,6 +18,12 @@ MEANINGS = {
     "soft": "a teacher's answer to the image",
     "soft_kd": "a teacher's answer to every augmented and mixed view",
 }
+TEACHERS = {"trained": "trained on all real images", "expert": "an expert at the horizon"}
+
+
+def meanings_text(regimes: Iterable[str]) -> str:
+    """Return what label regimes are, in a line."""
+    return "; ".join(f"`{regime}`: {MEANINGS[regime]}" for regime in regimes)
 
 
 def summarize_regimes(settings: SweepSettings, measured: Measured, best: str, images: int) -> dict[str, Any]:
@@ -51,13 +57,9 @@ def against_best(sets: Mapping[str, Any], comparisons: list[dict[str, Any]]) -> 
     gain = sets["winner"]["accuracy"]["mean"] - rivals[best]["mean"]
     of = f"the best of {len(rivals)} baselines, {FINAL_NAMES[best]}" if len(rivals) > 1 else FINAL_NAMES[best]
     verdict = next((each for each in comparisons if (each["a"], each["b"]) == ("winner", best)), None)
-    if verdict is None or verdict["p"] is None:
-        chance = "too few values to test"
-    else:
-        how = "chance does not explain it" if verdict["significant"] else "which may be chance"
-        chance = f"{how}: {verdict['test']}, Holm-corrected p = {verdict['p_holm']:.2g}, level {ALPHA:g}"
+    level = f", level {ALPHA:g}" if verdict and verdict["p"] is not None else ""
     word = "beats" if gain > 0 else "does not beat"
-    return f"The distilled set {word} {of} ({mean_std(rivals[best])}): {gain:+.3f} ({chance})."
+    return f"The distilled set {word} {of} ({mean_std(rivals[best])}): {gain:+.3f} ({chance_text(verdict)}{level})."
 
 
 def regime_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:
@@ -72,14 +74,12 @@ def regime_parts(settings: SweepSettings, result: dict[str, Any]) -> list[str]:
     spreads = {regime: _spread(each["sets"]) for regime, each in regimes.items()}
     said = ", ".join(f"{spread:.3f} in `{regime}`" for regime, spread in spreads.items())
     budget = next(iter(regimes.values()))["full_data_epochs"]
-    teacher = "trained on all real images" if settings.fixed["teacher"] == "trained" else "an expert at the horizon"
-    meanings = "; ".join(f"`{regime}`: {MEANINGS[regime]}" for regime in regimes)
     parts = [
         "## Label regimes",
-        f"The best set and the baselines once more, by where a student's labels come from. {meanings}. "
+        f"The best set and the baselines once more, by where a student's labels come from. {meanings_text(regimes)}. "
         f"{settings.fixed['regime_epochs']} epochs on a set, as many images as {budget:.3g} epochs on all real ones; "
-        f"T = {settings.fixed['temperature']:g}; the teacher is {teacher}. Soft labels tell a student what the teacher "
-        "knows, and so can hide what the images are worth.",
+        f"T = {settings.fixed['temperature']:g}; the teacher is {TEACHERS[settings.fixed['teacher']]}. Soft "
+        "labels tell a student what the teacher knows, and so can hide what the images are worth.",
         markdown_table(["trained on", *(f"`{regime}`" for regime in regimes)], rows),
         f"From the worst set to the best: {said}.",
     ]

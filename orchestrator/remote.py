@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
-from orchestrator.cluster import code_environment
+from orchestrator.cluster import code_environment, result_of
 from orchestrator.errors import ClusterError
 from orchestrator.settings import SweepSettings
 
@@ -34,9 +33,7 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
     task = None
     try:
         task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, there)
-        ray.get(task)
-    except RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        result_of(task)
     except KeyboardInterrupt:
         if task is not None:
             ray.cancel(task)

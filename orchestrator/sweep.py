@@ -3,7 +3,6 @@
 python -m orchestrator.sweep --space digits
 """
 
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from orchestrator.address import check_answers
 from orchestrator.cli import (
     DURATION,
     SIZE,
+    default_name,
     expert_options,
     load_space,
     one_line_errors,
@@ -124,7 +124,7 @@ def main(
         )  # fmt: skip
         settings = SweepSettings(
             space=space,
-            name=name or f"{space.name}-{datetime.now():%Y%m%d-%H%M%S}",
+            name=name or default_name(space),
             seed=seed,
             workdir=Workdir.at(workdir),
             address=address,
@@ -144,14 +144,14 @@ def main(
     if plan:
         print_plan(console, settings)
         return
-    settings.workdir.check_writable()
-    settings.check_same()
-    check_answers(settings.address)
     run(settings)
 
 
 def run(settings: SweepSettings) -> None:
-    """Run a sweep or a comparison, here or on the cluster at a ray:// address."""
+    """Run a sweep or a comparison, here or on the cluster at a ray:// address; what cannot work is refused first."""
+    settings.workdir.check_writable()
+    settings.check_same()
+    check_answers(settings.address)
     module, function = ("comparison", "run_comparison") if settings.space.ipcs else ("stages", "run_sweep")
     if settings.address.startswith("ray://"):
         from orchestrator.remote import run_on_cluster  # only now: --help and --plan load neither torch nor ray

@@ -1,5 +1,6 @@
 """Tables of what a sweep found: for the terminal through Rich, for the report as Markdown."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -12,6 +13,7 @@ from trainables.evaluation import TESTED
 __all__ = [
     "FINAL_NAMES",
     "STUDY_HEADINGS",
+    "chance_text",
     "difference_parts",
     "finals_table",
     "markdown_table",
@@ -140,6 +142,14 @@ _METHOD_NAMES = {"random": "random real images", "dm": "DM", "dc": "DC", "m_datm
 def method_name(name: str) -> str:
     """Return what a report calls a set of the finals, or a method of a comparison."""
     return FINAL_NAMES.get(name) or _METHOD_NAMES.get(name) or name
+
+
+def chance_text(comparison: Mapping[str, Any] | None) -> str:
+    """Say whether chance explains a difference; None: it was not tested."""
+    if comparison is None or comparison["p"] is None:
+        return "too few values to test"
+    how = "chance does not explain it" if comparison["significant"] else "which may be chance"
+    return f"{how}: {comparison['test']}, Holm-corrected p = {comparison['p_holm']:.2g}"
 
 
 def difference_parts(comparisons: list[dict[str, Any]]) -> list[str]:

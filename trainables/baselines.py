@@ -20,9 +20,9 @@ from trainables.coresets import NAMES, Evidence, select
 from trainables.coresets.ca2d import ca2d
 from trainables.coresets.cad_prune import scores as cad_scores
 from trainables.coresets.rded import rded
-from trainables.datasets import ImageDataset, load
+from trainables.datasets import load
 from trainables.errors import ConfigError
-from trainables.evaluation import evaluate
+from trainables.evaluation import mean_accuracy
 from trainables.labels import default_order_labels
 from trainables.networks import ConvNet
 from trainables.regimes import Teacher
@@ -31,7 +31,7 @@ from trainables.shared_file import SharedFile, local_path
 from trainables.sre2l import Recovery, recover
 from trainables.teachers import trained_teacher
 
-__all__ = ["BaselineMaker", "BaselineWork", "images_of"]
+__all__ = ["BaselineMaker", "BaselineWork"]
 
 CA2D_POOL, CA2D_POOL_SHARE = 300, 0.6
 """Images of a class that CA2D takes crops of: 300, .6 of a class of CIFAR-100, and of smaller ones that share."""
@@ -151,26 +151,13 @@ class BaselineMaker:
         """Return the mean validation accuracy of networks trained on training rows in default order."""
         work, images = self._work, self._dataset.normalized("train", rows).to(self._device)
         labels = default_order_labels(len(rows) // self._dataset.classes, self._dataset.classes).to(self._device)
-        accuracies = [
-            evaluate(
-                work.network,
-                self._dataset,
-                "validation",
-                images.__getitem__,
-                labels,
-                protocol=work.validation_protocol,
-                augmentation=work.augmentation,
-                seed=seed_of(self._seed, "validation", number),
-            ).accuracy
-            for number in range(work.validation_networks)
-        ]
-        return sum(accuracies) / len(accuracies)
-
-
-def images_of(place: str, dataset: ImageDataset) -> Tensor:
-    """Return a set that a `BaselineMaker` has kept, normalised float32 [ipc·C, ch, H, W], in default order."""
-    made = read_checkpoint(place)
-    if made is None:
-        raise FileNotFoundError(place)
-    images: Tensor = made["images"] if "images" in made else dataset.normalized("train", made["rows"])
-    return images
+        return mean_accuracy(
+            work.network,
+            self._dataset,
+            "validation",
+            images,
+            labels,
+            protocol=work.validation_protocol,
+            augmentation=work.augmentation,
+            seeds=[seed_of(self._seed, "validation", number) for number in range(work.validation_networks)],
+        )

@@ -21,9 +21,7 @@ from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import ImageDataset, load
 from trainables.diagnostics import matching_losses
 from trainables.distillation import Distiller
-from trainables.distribution_matching import DistributionMatching
 from trainables.evaluation import measure, predict_logits, train_networks
-from trainables.gradient_matching import GradientMatching
 from trainables.initialization import real_images
 from trainables.inner_step import InnerStep, use_precision
 from trainables.labels import default_order_labels
@@ -34,14 +32,11 @@ from trainables.seeding import seed_of
 from trainables.shared_file import SharedFile, local_path
 from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
+from trainables.workbench import OF_REAL_IMAGES
 
 __all__ = ["LOSSES", "MeasureWork", "RealSubset", "SetMeasures", "distillation_loss", "loss_config", "measure_set"]
 
-_OF_REAL_IMAGES: dict[str, type[DistributionMatching] | type[GradientMatching]] = {
-    "distribution": DistributionMatching,
-    "gradient": GradientMatching,
-}
-LOSSES = ("trajectory", *_OF_REAL_IMAGES)
+LOSSES = ("trajectory", *OF_REAL_IMAGES)
 """Methods whose loss can be measured, by their names in `DistillationConfig`."""
 START_EPOCHS = 3
 """Start epochs of a trajectory loss at most, evenly spread over the range: each costs N gradients an expert."""
@@ -171,7 +166,7 @@ def distillation_loss(work: MeasureWork, loss: str, dataset: ImageDataset, image
     seed = seed_of(work.seed, "dcs", "losses")
     if loss == "trajectory":
         return _trajectory_loss(work, config, images, seed)
-    matching = _OF_REAL_IMAGES[loss](
+    matching = OF_REAL_IMAGES[loss](
         config,
         network=work.network,
         augmentation=work.augmentation,

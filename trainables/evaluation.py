@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "evaluate_networks",
     "learning_rate",
+    "mean_accuracy",
     "measure",
     "measure_network",
     "predict",
@@ -325,6 +326,37 @@ def evaluate(
         network, dataset, split, images, labels, protocol=protocol, augmentation=augmentation, seeds=[seed]
     )
     return metrics
+
+
+def mean_accuracy(
+    network: ConvNet,
+    dataset: ImageDataset,
+    split: str,
+    images: Tensor,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+) -> float:
+    """Return the mean accuracy on a split of fresh networks, one after the other, trained on images [n, ch, H, W].
+
+    Other arguments as for `training_steps`.
+    """
+    accuracies = [
+        evaluate(
+            network,
+            dataset,
+            split,
+            images.__getitem__,
+            labels,
+            protocol=protocol,
+            augmentation=augmentation,
+            seed=seed,
+        ).accuracy
+        for seed in seeds
+    ]
+    return sum(accuracies) / len(accuracies)
 
 
 def measure(predicted: Tensor, labels: Tensor, classes: int) -> Metrics:

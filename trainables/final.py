@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.augmentation import Augmentation
-from trainables.baselines import images_of
+from trainables.checkpoints import read_checkpoint
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset, load
 from trainables.evaluation import ImagesAt, Metrics, measure_network, train_network
@@ -17,7 +17,7 @@ from trainables.networks import ConvNet
 from trainables.regimes import Teacher, targets
 from trainables.shared_file import SharedFile, local_path
 
-__all__ = ["train_and_test"]
+__all__ = ["images_of", "train_and_test"]
 
 
 def train_and_test(
@@ -62,6 +62,18 @@ def train_and_test(
         labels, images_at = targets(regime, pixels, hard, labeller), pixels.__getitem__
     theta = train_network(network, images_at, labels, protocol=protocol, augmentation=augmentation, seed=seed)
     return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
+
+
+def images_of(place: str, dataset: ImageDataset) -> Tensor:
+    """Return a set that a worker has kept as rows or images, normalised float32 [ipc·C, ch, H, W], in default order.
+
+    Not in `baselines`, which would have every worker of the finals import what makes them.
+    """
+    made = read_checkpoint(place)
+    if made is None:
+        raise FileNotFoundError(place)
+    images: Tensor = made["images"] if "images" in made else dataset.normalized("train", made["rows"])
+    return images
 
 
 def _pixels(images: Any, dataset: ImageDataset) -> Tensor:

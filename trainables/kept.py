@@ -19,7 +19,7 @@ from torch import Tensor
 from trainables.errors import DatasetError
 from trainables.files import write_atomically
 
-__all__ = ["kept", "kept_path"]
+__all__ = ["kept"]
 
 FORMAT_VERSION = 1
 
@@ -39,20 +39,11 @@ def kept(
     Raises:
         DatasetError: The file that is there is damaged, or another's; the message is one line that says to delete it.
     """
-    text = _text(kind, identity)
-    path = kept_path(folder, kind, identity)
+    text = json.dumps({"format_version": FORMAT_VERSION, "kind": kind, **identity}, sort_keys=True)
+    path = folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.safetensors"
     if not path.is_file():
         _write(path, text, make())
     return _read(path, kind, text)
-
-
-def kept_path(folder: Path, kind: str, identity: Mapping[str, Any]) -> Path:
-    """Return where what has this identity is kept."""
-    return folder / f"{kind}-{hashlib.sha256(_text(kind, identity).encode()).hexdigest()[:20]}.safetensors"
-
-
-def _text(kind: str, identity: Mapping[str, Any]) -> str:
-    return json.dumps({"format_version": FORMAT_VERSION, "kind": kind, **identity}, sort_keys=True)
 
 
 def _write(path: Path, text: str, made: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import load
 from trainables.distillation import Distiller
 from trainables.distribution_matching import DistributionMatching
-from trainables.evaluation import evaluate
+from trainables.evaluation import mean_accuracy
 from trainables.gradient_matching import GradientMatching
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep, use_precision
@@ -26,15 +26,16 @@ from trainables.shared_file import SharedFile, local_path
 from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
 
-__all__ = ["Distillation", "TrialWork", "Workbench"]
+__all__ = ["OF_REAL_IMAGES", "Distillation", "TrialWork", "Workbench"]
 
 Distillation = Distiller | DistributionMatching | GradientMatching
 """A distillation by any method: it steps, tells its state and takes one up."""
 
-_OF_REAL_IMAGES: dict[str, type[DistributionMatching] | type[GradientMatching]] = {
+OF_REAL_IMAGES: dict[str, type[DistributionMatching] | type[GradientMatching]] = {
     "distribution": DistributionMatching,
     "gradient": GradientMatching,
 }
+"""The methods that match real images and no experts, by their names in `DistillationConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Workbench:
         if config["method"] == "trajectory":
             return self.trajectory_matching(config)
         settings, seed, images = self._start(config)
-        return _OF_REAL_IMAGES[settings.method](
+        return OF_REAL_IMAGES[settings.method](
             settings,
             network=self.work.network,
             augmentation=self.work.augmentation,
@@ -147,20 +148,16 @@ class Workbench:
         """
         work = self.work
         labels = default_order_labels(ipc, self._dataset.classes).to(self._device)
-        accuracies = [
-            evaluate(
-                work.network,
-                self._dataset,
-                "validation",
-                images.__getitem__,
-                labels,
-                protocol=work.protocol,
-                augmentation=self._evaluation_augmentation,
-                seed=seed_of(work.seed, "validation", number),
-            ).accuracy
-            for number in range(work.validation_networks)
-        ]
-        return sum(accuracies) / len(accuracies)
+        return mean_accuracy(
+            work.network,
+            self._dataset,
+            "validation",
+            images,
+            labels,
+            protocol=work.protocol,
+            augmentation=self._evaluation_augmentation,
+            seeds=[seed_of(work.seed, "validation", number) for number in range(work.validation_networks)],
+        )
 
     def _start(self, config: Mapping[str, Any]) -> tuple[DistillationConfig, int, torch.Tensor]:
         """Return what a distillation begins with, checked: its settings, its seed and its images on the CPU."""

@@ -9,10 +9,11 @@ import torch
 
 from trainables import coresets
 from trainables.augmentation import Augmentation
-from trainables.baselines import BaselineMaker, BaselineWork, images_of
+from trainables.baselines import BaselineMaker, BaselineWork
 from trainables.checkpoints import read_checkpoint
 from trainables.config import Protocol
 from trainables.errors import ConfigError
+from trainables.final import images_of
 
 
 @pytest.fixture(scope="module")
