@@ -12,10 +12,10 @@ SPACE = Space(
     reference="our own settings of DM, DC and M-DATM, not the papers': they have none for the digits",
     parameters={
         **{name: each for name, each in STUDY.parameters.items() if name not in ("trials", "first_rung_iterations")},
-        "net_width": Fixed(16, source="ours: 810 networks in minutes"),
         "N": Fixed(10, source="ours: half of the range study's, with twice its alpha, validates as well"),
         "alpha_init": Fixed(0.04, source="ours: see N"),
         "ipcs": Fixed("1,5,10", source="ours"),
+        "validation_networks": Fixed(1, source="ours: el2n_best alone validates, ten windows a set"),
         "regimes": Fixed("all", source="HT, METHOD §6"),
         "repeats": Fixed(5, source="METHOD §7"),
         "iterations": Fixed(150, source=MEASURED),
