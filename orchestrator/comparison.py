@@ -4,25 +4,27 @@ Repeat k of a method is a set of its own, with scoring runs or a distillation na
 in each regime, which starts alike for every set: so n counts sets, and the values of one repeat pair.
 """
 
+from statistics import fmean
 from typing import Any
 
 import ray
 from rich.console import Console
 
 from orchestrator.baseline_sets import Baselines
-from orchestrator.cluster import Resources, connected
-from orchestrator.comparison_report import comparison_records, leave_comparison, records_table
+from orchestrator.cluster import Resources
+from orchestrator.comparison_report import comparison_records, records_table, report_comparison
 from orchestrator.console import make_console
-from orchestrator.errors import Stopped
+from orchestrator.driver import drive, status_after, tracked
 from orchestrator.experts import check_experts, ensure_experts
 from orchestrator.finals import Measured, measure_jobs, measured_by_protocol, start_network
 from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.mirror import Mirror
-from orchestrator.outcome import finished_result
+from orchestrator.outcome import write_result
 from orchestrator.progress import Progress
 from orchestrator.settings import SweepSettings
-from orchestrator.tracking import SweepRun, open_sweep_run
-from search_spaces.listed import BASELINES, METHODS, REGIMES, listed
+from orchestrator.tracking import SweepRun
+from search_spaces.listed import BASELINES, DISTILLED, METHODS, REGIMES, listed
+from trainables.checkpoints import read_checkpoint
 from trainables.distilled_set import distil_set
 
 __all__ = ["run_comparison"]
@@ -31,48 +33,33 @@ __all__ = ["run_comparison"]
 def run_comparison(settings: SweepSettings) -> dict[str, Any]:
     """Run a comparison, or what is left of it, and return what result.json holds."""
     console = make_console(quiet=settings.quiet)
-    settings.check_dataset()
-    with settings.held():
-        mirror = Mirror(settings.workdir, settings.name)
-        mirror.pull()
-        settings.check_same()  # again: another driver may have been at it meanwhile
-        result = finished_result(settings)
-        if result is None:
-            with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
-                result = _run(settings, resources, mirror, console)
+    result = drive(settings, _run, console)
     console.print(*records_table(result["records"]))
     console.print(f"report: {settings.place}/report.html")
     return result
 
 
 def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console: Console) -> dict[str, Any]:
-    progress, inputs = Progress(settings.folder), prepare_inputs(settings, console)
+    inputs, progress = prepare_inputs(settings, console), Progress(settings.folder)
     check_experts(inputs)
-    run = open_sweep_run(
-        settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
-        {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},
-    )  # fmt: skip
-    settings.write()
-    status = "FAILED"
-    try:
-        mirror.push()  # from here on it is this driver's
+    with tracked(settings, mirror, console) as run:
         console.print(f"Comparison {settings.name} in {settings.place}")
         run.log_dataset(inputs)
-        if "m_datm" in _methods(settings):
-            experts = ensure_experts(inputs, resources, console)
-            run.log_experts(experts, inputs)
-        progress.spend("experts")
-        jobs = _start(inputs, resources, progress)
-        measure_jobs(jobs, progress, mirror, console, title="Comparison, networks")
-        result = _leave(inputs, measured_by_protocol(progress, sorted(progress.finals)), progress, run)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
-    finally:
-        run.end(status)
-    mirror.push()
-    return result
+        try:
+            if set(_methods(settings)) & set(DISTILLED):  # all begin with images that the experts classify right
+                run.log_experts(ensure_experts(inputs, resources, console), inputs)
+            progress.spend("experts")
+            jobs = _start(inputs, resources, progress)
+            measure_jobs(jobs, progress, mirror, console, title="Comparison, networks")
+        except BaseException as error:
+            write_result(settings, _result(inputs, progress, run, status_after(error)))
+            raise
+        result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
+        run.log_finals(_measured(progress))
+        report_comparison(settings, result)
+        write_result(settings, result)
+        run.log_result(result, settings)
+        return result
 
 
 def _methods(settings: SweepSettings) -> tuple[str, ...]:
@@ -110,24 +97,41 @@ def _distil(inputs: Inputs, resources: Resources, method: str, ipc: int, repeat:
     """Return a reference to where a distilled set is kept once it is there."""
     settings = inputs.settings
     config = {**settings.space.resolve({"variant": method, "repeat": repeat}), "ipc": ipc}
-    place = f"{settings.checkpoints}/distilled/{method}-{ipc}-{repeat}.safetensors"
     run = ray.remote(distil_set).options(**resources.actor_options)
-    return run.remote(inputs.trial_work(resources, compiled=False), config, place)
+    return run.remote(inputs.trial_work(resources, compiled=False), config, _place(settings, method, ipc, repeat))
 
 
-def _leave(inputs: Inputs, measured: Measured, progress: Progress, run: SweepRun) -> dict[str, Any]:
-    """Write every file, tell MLflow, and return result.json's content."""
-    settings = inputs.settings
-    run.log_finals(measured)
-    run.flush()
-    records = comparison_records(settings, measured, len(inputs.dataset.split("train")), inputs.dataset.classes)
-    result = {
+def _place(settings: SweepSettings, method: str, ipc: int, repeat: int) -> str:
+    """Return where a distilled set is kept."""
+    return f"{settings.checkpoints}/distilled/{method}-{ipc}-{repeat}.safetensors"
+
+
+def _skip_rates(settings: SweepSettings) -> dict[str, float]:
+    """Return the mean share of skipped iterations of every distilled method and size, which are all there."""
+    rates = {}
+    for method in (each for each in _methods(settings) if each in DISTILLED):
+        iterations = settings.space.resolve({"variant": method, "repeat": 0})["iterations"]
+        for ipc in settings.space.ipcs:
+            places = [_place(settings, method, ipc, repeat) for repeat in range(settings.fixed["repeats"])]
+            skipped = [int((read_checkpoint(place) or {})["skipped"]) for place in places]
+            rates[f"{method}-{ipc}"] = fmean(skipped) / iterations
+    return rates
+
+
+def _measured(progress: Progress) -> Measured:
+    return measured_by_protocol(progress, sorted(progress.finals))
+
+
+def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> dict[str, Any]:
+    """Return what result.json holds; of a comparison that ended early, the records of what was measured by then."""
+    settings, dataset = inputs.settings, inputs.dataset
+    return {
         "version": 1,
         "sweep": settings.name,
         "space": settings.space.name,
-        "status": "finished",
+        "status": status,
         "seed": settings.seed,
-        "records": records,
+        "records": comparison_records(settings, _measured(progress), len(dataset.split("train")), dataset.classes),
         "seconds": progress.seconds(),
         "mlflow": {
             "tracking_uri": run.tracking_uri,
@@ -135,6 +139,3 @@ def _leave(inputs: Inputs, measured: Measured, progress: Progress, run: SweepRun
             "parent_run_id": run.run_id,
         },
     }
-    leave_comparison(settings, result)
-    run.log_comparison(result, settings)
-    return result

@@ -1,6 +1,5 @@
 """What a comparison found: records, tables, differences by regime, the scalability figure. METHOD §6."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from rich.table import Table
 
+from orchestrator.accuracy import SKIPPED
 from orchestrator.comparisons import compare_methods
 from orchestrator.finals import Measured
 from orchestrator.html import write_html
@@ -21,11 +21,10 @@ from orchestrator.regimes import MEANINGS, TEACHERS, meanings_text
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import summarize
 from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name
-from search_spaces.listed import METHODS
-from trainables.files import write_atomically
+from search_spaces.listed import CORESETS, METHODS
 from trainables.regimes import full_data_epochs
 
-__all__ = ["comparison_records", "leave_comparison", "records_table", "spreads"]
+__all__ = ["comparison_records", "describe_comparison", "records_table", "report_comparison", "spreads"]
 
 OURS = "m_datm"
 
@@ -91,14 +90,15 @@ def spreads(records: Sequence[Record]) -> dict[int, dict[str, float]]:
     return found
 
 
-def leave_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None:
-    """Write report.md, report.html, the figure, and last result.json, which stands for all the others."""
+def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None:
+    """Write report.md, report.html and the figure of what result.json holds."""
     records, title = result["records"], settings.space.title
     draw_scalability(settings.folder / "figures" / "scalability.png", records)
     fixed = settings.fixed
     parts = [
         f"# {settings.name}: {title}",
         *_sentences(records),
+        *_skipped(result["skip_rates"]),
         "## The question",
         f"How accurate are networks ({fixed['net_depth']} blocks, {fixed['net_width']} wide) that have seen a small "
         f"set of `{settings.space.dataset}` alone, by how it was made, its size, and where its labels come from? "
@@ -114,7 +114,7 @@ def leave_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None
         for ipc in _in_order(records, "ipc"):
             compared = compare_methods(_values(records, regime, ipc), OURS)
             if compared:
-                parts += [f"### {ipc} images per class", *difference_parts(compared)]
+                parts += [f"### {_per_class(ipc)}", *difference_parts(compared)]
     parts += [
         *_spread_parts(records),
         "## Files",
@@ -123,12 +123,13 @@ def leave_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None
     text = "\n\n".join(parts) + "\n"
     (settings.folder / "report.md").write_text(text)
     write_html(settings.folder / "report.html", text, title=f"{settings.name}: {title}")
-    content = json.dumps(result, indent=1, allow_nan=False)
-    write_atomically(settings.folder / "result.json", lambda aside: aside.write_text(content))
 
 
 def _sentences(records: Sequence[Record]) -> list[str]:
-    """Say of every regime and size whether our set beats the best other one, and whether chance explains it."""
+    """Say of every regime and size whether our set beats the best coreset and the best other set, and by chance or not.
+
+    Tests are corrected for all that our set is compared with at that size and in that regime.
+    """
     said = []
     for regime in _in_order(records, "regime"):
         for ipc in _in_order(records, "ipc"):
@@ -136,15 +137,43 @@ def _sentences(records: Sequence[Record]) -> list[str]:
             if OURS not in values or len(values) == 1:
                 continue
             means = {name: fmean(each.values()) for name, each in values.items()}
-            best = max((name for name in means if name != OURS), key=means.__getitem__)
-            verdict = next(each for each in compare_methods(values, OURS) if each["b"] == best)
-            gain = means[OURS] - means[best]
-            said.append(
-                f"- `{regime}`, {ipc} images per class: {method_name(OURS)} ({means[OURS]:.3f}) "
-                f"{'beats' if gain > 0 else 'does not beat'} the best other method, {method_name(best)} "
-                f"({means[best]:.3f}): {gain:+.3f} ({chance_text(verdict)})."
-            )
+            verdicts = {each["b"]: each for each in compare_methods(values, OURS)}
+            others = sorted(set(means) - {OURS}, key=means.__getitem__, reverse=True)
+            rivals = {"the best other method": others[0]}
+            if coresets := [name for name in others if name in CORESETS]:
+                rivals = {"the best coreset": coresets[0]} | rivals
+            against = [
+                f"{'beats' if means[OURS] > means[name] else 'does not beat'} {what}, {method_name(name)} "
+                f"({means[name]:.3f}): {means[OURS] - means[name]:+.3f} ({chance_text(verdicts[name])})"
+                for what, name in rivals.items()
+                if what == "the best coreset" or name not in CORESETS
+            ]
+            said.append(f"- `{regime}`, {_per_class(ipc)}: M-DATM ({means[OURS]:.3f}) {'; it '.join(against)}.")
     return ["\n".join(said)] if said else []
+
+
+def describe_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> str:
+    """Return what MLflow's page of a comparison opens with, in Markdown: short, for MLflow cuts off what is long."""
+    return "\n\n".join(
+        [
+            *_sentences(result["records"]),
+            *_spread_parts(result["records"]),
+            "Every method's accuracy is a metric, named by regime and method; a step is an image per class. The report "
+            f"is `report.html`, here among the artifacts and in `{settings.place}`.",
+        ]
+    )
+
+
+def _skipped(rates: Mapping[str, float]) -> list[str]:
+    """Return a warning of distillations that hardly moved their images: they say little of their method."""
+    still = {name: rate for name, rate in rates.items() if rate > SKIPPED}
+    if not still:
+        return []
+    told = ", ".join(f"{name} ({rate:.0%})" for name, rate in sorted(still.items()))
+    return [
+        f"**Updates were skipped** in more than {SKIPPED:.0%} of the iterations of {told}: the loss was above "
+        "`max_matching_loss`, or no number. Such images have hardly moved. Lower `lr_pixel` or `alpha_init`."
+    ]
 
 
 def _spread_parts(records: Sequence[Record]) -> list[str]:
@@ -205,6 +234,10 @@ def _values(records: Sequence[Record], regime: str, ipc: int) -> dict[str, dict[
         for each in records
         if (each["regime"], each["ipc"]) == (regime, ipc)
     }
+
+
+def _per_class(ipc: int) -> str:
+    return f"{ipc} image{'' if ipc == 1 else 's'} per class"
 
 
 def _in_order(records: Sequence[Record], key: str) -> list[Any]:

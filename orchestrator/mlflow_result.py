@@ -1,10 +1,15 @@
-"""What MLflow's parent run says of a sweep's result: its metrics, and the description that its page opens with."""
+"""What MLflow's parent run says of a result: metrics, files, and the description that its page opens with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.accuracy import headline
+from orchestrator.comparison_report import describe_comparison
+from orchestrator.delivery import INPUT, TAGS, Part
+from orchestrator.mlflow_datasets import synthetic_dataset
+from orchestrator.mlflow_entries import file_entries, metric_entries
 from orchestrator.report import repeat_command
+from orchestrator.served_model import model_tags
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import (
     difference_parts,
@@ -13,7 +18,33 @@ from orchestrator.tables import (
     study_markdown,
 )
 
-__all__ = ["describe", "result_metrics"]
+__all__ = ["describe", "result_entries", "result_metrics"]
+
+
+def result_entries(result: Mapping[str, Any], settings: SweepSettings, run_id: str) -> Iterator[Part]:
+    """Yield what the parent run is told of a result.
+
+    Args:
+        result: What result.json holds, of a finished sweep or comparison.
+        settings: The sweep's; the files are in its folder.
+        run_id: The parent run's.
+    """
+    folder = settings.folder
+    places = ["result.json", "settings.json", "figures"]
+    if settings.space.ipcs:  # a metric a method and regime, whose step is images per class
+        records = result["records"]
+        yield from metric_entries((f"{each['regime']}_{each['method']}", each["mean"], each["ipc"]) for each in records)
+        yield TAGS, {"mlflow.note.content": describe_comparison(settings, result)}
+        places += ["report.md", "report.html"]
+    else:
+        files = result["files"]
+        yield from metric_entries((name, value, 0) for name, value in result_metrics(result).items())
+        model = model_tags(folder, files["model"], run_id) if "model" in files else {}
+        yield TAGS, {"mlflow.note.content": describe(result, settings), **model}
+        yield INPUT, synthetic_dataset(folder / files["synthetic"], run_id)
+        places += [place for label, place in files.items() if label != "challenge"]  # the images once
+    for place in places:
+        yield from file_entries(folder, place)
 
 
 def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:

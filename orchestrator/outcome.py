@@ -161,10 +161,15 @@ def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
     return result if result and result["status"] == "finished" else None
 
 
+def write_result(settings: SweepSettings, result: dict[str, Any]) -> None:
+    """Write result.json, which stands for all other files and so comes last."""
+    _write_json(settings.folder / "result.json", result)
+
+
 def leave_unfinished(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:
     """Write what a sweep has that was stopped or failed: its trials and a result.json that says so."""
     write_parquet(settings.folder / _FILES["trials"], trials, settings.space.varied)
-    _write_json(settings.folder / "result.json", result)
+    write_result(settings, result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +212,7 @@ def leave_files(inputs: Inputs, found: Findings, result: dict[str, Any]) -> None
             firsts.setdefault(_title(sets[name].config["variant"], sets[name]), sets[name])
         draw_sets(folder / "figures" / "variants.png", _pictures(inputs, firsts), names)
     write_report(settings, result, found.trials, found.rows)
-    _write_json(settings.folder / "result.json", result)
+    write_result(settings, result)
 
 
 def _title(name: str, synthetic: SyntheticSet) -> str:

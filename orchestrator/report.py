@@ -16,7 +16,7 @@ from orchestrator.advice import next_steps
 from orchestrator.algorithm import pseudo_code
 from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.cli import one_line_errors, workdir_option
-from orchestrator.comparison_report import leave_comparison
+from orchestrator.comparison_report import report_comparison
 from orchestrator.cost import cost_parts
 from orchestrator.diagnostics_report import diagnostics_parts, draw_diagnostics, label_parts
 from orchestrator.errors import UserError
@@ -234,7 +234,7 @@ def _again(settings: SweepSettings) -> str:
         mirror.pull()
         result = _finished(settings)
         if settings.space.ipcs:
-            leave_comparison(settings, result)
+            report_comparison(settings, result)
             mirror.push()
             return f"{settings.place}/report.html"
         study = settings.folder / "study.parquet"

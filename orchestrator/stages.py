@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.cluster import AUTO, Resources, connected
+from orchestrator.cluster import AUTO, Resources
 from orchestrator.compilation import decide_compilation
 from orchestrator.console import make_console
 from orchestrator.diagnostics import measure_diagnostics
+from orchestrator.driver import drive, status_after, tracked
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
 from orchestrator.experts import ExpertSummary, check_experts, ensure_experts
 from orchestrator.finals import CHALLENGE, name_finals, run_finals
@@ -20,7 +21,6 @@ from orchestrator.mirror import Mirror
 from orchestrator.outcome import (
     Findings,
     collect_result,
-    finished_result,
     leave_files,
     leave_unfinished,
     read_synthetic_sets,
@@ -34,9 +34,8 @@ from orchestrator.served_model import save_model
 from orchestrator.settings import SEARCH, SweepSettings
 from orchestrator.study import study_rows, summarize_study
 from orchestrator.study_storage import open_storage
-from orchestrator.system_metrics import monitored
 from orchestrator.tables import repeats_table, result_table, study_figure_table, study_table
-from orchestrator.tracking import SweepRun, open_sweep_run, reopen_sweep_run
+from orchestrator.tracking import SweepRun
 from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord, best_trial, trial_name
 
@@ -49,17 +48,7 @@ RUN_NAMES_S = 10.0
 def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     """Run a sweep from its experts to its report, or what is left of it, and return what result.json holds."""
     console = make_console(quiet=settings.quiet)
-    settings.check_dataset()
-    with settings.held():
-        mirror = Mirror(settings.workdir, settings.name)
-        mirror.pull()
-        settings.check_same()  # again: another driver may have been at it meanwhile
-        result = finished_result(settings)
-        if result is not None:
-            _send_the_rest(settings, result, mirror, console)
-        else:
-            with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
-                result = _run_stages(settings, resources, mirror, console)
+    result = drive(settings, _run_stages, console)
     _print_result(console, settings, result)
     return result
 
@@ -73,41 +62,23 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     check_experts(inputs)
     if settings.study_uri:
         open_storage(settings.study_uri)  # now, and not after the experts
-    run = open_sweep_run(
-        settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
-        {**settings.fixed, "seed": settings.seed, "preset": settings.preset or "none"},
-    )  # fmt: skip
-    settings.write()
-    stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
-    experts, trials = None, []  # what there is to tell if the sweep ends early
-    try:
-        mirror.push()  # from here on it is this driver's
+    with tracked(settings, mirror, console) as run:
+        stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
         console.print(f"Sweep {settings.name} in {settings.place}\n{why}")
         run.log_dataset(inputs)
-        with monitored(run):
+        experts, trials = None, []  # what there is to tell if the sweep ends early
+        try:
             experts = stages.train_experts()
             outcome = stages.search(settings)
             trials = outcome.trials
-            best = _best(settings, outcome)
-            result = stages.finish(experts, outcome, best)
-    except BaseException as error:
-        by_hand = isinstance(error, KeyboardInterrupt | Stopped)
-        word, status = ("stopped", "KILLED") if by_hand else ("failed", "FAILED")
-        if not by_hand:  # he who stopped it does not want to wait
-            run.flush(RUN_NAMES_S)
-        result = collect_result(settings, word, trials, {}, experts, run, stages.workers, progress.seconds())
-        leave_unfinished(settings, result, trials)
-        _end_run(run, settings, status, console)
-        try:
-            mirror.push(patience_s=0)
-        except ClusterError as lost:  # what ended the sweep is what is to be told
-            console.print(f"Not everything is at {settings.place}: {lost}", markup=False)
-        if isinstance(error, KeyboardInterrupt):
-            raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
-        raise
-    _end_run(run, settings, "FINISHED", console)
-    mirror.push()
-    return result
+            return stages.finish(experts, outcome, _best(settings, outcome))
+        except BaseException as error:
+            status = status_after(error)
+            if status == "failed":  # he who stopped it does not want to wait
+                run.flush(RUN_NAMES_S)
+            result = collect_result(settings, status, trials, {}, experts, run, stages.workers, progress.seconds())
+            leave_unfinished(settings, result, trials)
+            raise
 
 
 @dataclass
@@ -193,23 +164,6 @@ class _Stages:
     def _end_stage(self, name: str) -> None:
         self.progress.spend(name)
         self.mirror.push()
-
-
-def _end_run(run: SweepRun, settings: SweepSettings, status: str, console: Console) -> None:
-    """Close the sweep's run, and say what MLflow has not taken in yet."""
-    if waiting := run.end(status):
-        console.print(
-            f"{waiting} entries wait for MLflow at {run.tracking_uri}; to send them: {settings.resume_command}"
-        )
-
-
-def _send_the_rest(settings: SweepSettings, result: dict[str, Any], mirror: Mirror, console: Console) -> None:
-    """Tell MLflow what it does not know of a finished sweep whose driver was cut off before it had sent all."""
-    run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
-    if run is not None:
-        run.log_result(result, settings)
-        _end_run(run, settings, "FINISHED", console)
-        mirror.push()
 
 
 def _print_result(console: Console, settings: SweepSettings, result: dict[str, Any]) -> None:

@@ -16,19 +16,17 @@ from orchestrator.experts import ExpertSummary
 from orchestrator.finals import CHALLENGE, Measured
 from orchestrator.inputs import Inputs
 from orchestrator.journal import Journal, RunState
-from orchestrator.mlflow_datasets import real_dataset, synthetic_dataset
+from orchestrator.mlflow_datasets import real_dataset
 from orchestrator.mlflow_entries import (
     expert_figures,
-    file_entries,
     final_figures,
     metric_entries,
     now_ms,
     param_entries,
 )
-from orchestrator.mlflow_result import describe, result_metrics
+from orchestrator.mlflow_result import result_entries
 from orchestrator.searcher import METRIC
 from orchestrator.sender import Refused, Sender, Unavailable
-from orchestrator.served_model import model_tags
 from orchestrator.settings import FINALS, SEARCH, SweepSettings, Workdir
 from orchestrator.trials import TrialRecord
 from orchestrator.views import compare_page
@@ -92,44 +90,13 @@ class SweepRun:
                     self._add_ended(called, self._run(called, identity, {}, start_time=now_ms()), {}, figures)
 
     def log_result(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
-        """Log a sweep's result: metrics, files, the synthetic set as a dataset, the description; once in a sweep.
+        """Log the result of a sweep or comparison; once in a sweep.
 
         Args:
             result: What result.json holds.
             settings: The sweep's; the files are in its folder.
         """
-        folder, files = settings.folder, result["files"]
-        tags = {"mlflow.note.content": describe(result, settings)}
-        if "model" in files:
-            tags |= model_tags(folder, files["model"], self.run_id)
-        places = ["result.json", "settings.json", "figures"]
-        places += [place for label, place in files.items() if label != "challenge"]  # the images once
-        self.journal.add(
-            _PARENT,
-            *metric_entries((name, value, 0) for name, value in result_metrics(result).items()),
-            (TAGS, tags),
-            (INPUT, synthetic_dataset(folder / files["synthetic"], self.run_id)),
-            *(entry for place in places for entry in file_entries(folder, place)),
-            once="result",
-        )
-
-    def log_comparison(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
-        """Log a comparison's result: a metric a record, a step an image per class, and the files; once.
-
-        Args:
-            result: What result.json holds.
-            settings: The comparison's; the files are in its folder.
-        """
-        figures = [(f"{each['regime']}_{each['method']}", each["mean"], each["ipc"]) for each in result["records"]]
-        report = (settings.folder / "report.md").read_text().replace("![", "[")  # MLflow shows no artifact's picture
-        places = ("result.json", "settings.json", "figures", "report.md", "report.html")
-        self.journal.add(
-            _PARENT,
-            *metric_entries(figures),
-            (TAGS, {"mlflow.note.content": report}),
-            *(entry for place in places for entry in file_entries(settings.folder, place)),
-            once="result",
-        )
+        self.journal.add(_PARENT, *result_entries(result, settings, self.run_id), once="result")
 
     @property
     def system_steps(self) -> int:

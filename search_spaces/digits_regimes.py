@@ -16,14 +16,15 @@ SPACE = Space(
         "alpha_init": Fixed(0.04, source="ours: see N"),
         "ipcs": Fixed("1,5,10", source="ours"),
         "validation_networks": Fixed(1, source="ours: el2n_best alone validates, ten windows a set"),
+        "validation_epochs": Fixed(150, source="ours: see validation_networks"),
         "regimes": Fixed("all", source="HT, METHOD §6"),
         "repeats": Fixed(5, source="METHOD §7"),
-        "iterations": Fixed(150, source=MEASURED),
+        "iterations": Fixed(120, source=MEASURED),
         "validation_every_iterations": Fixed(30, source="ours"),
     },
     variants={
         "dm": {"method": "distribution", "batch_real": 32, "lr_pixel": 10.0, "iterations": 100},
-        "dc": {"method": "gradient", "batch_real": 32, "lr_pixel": 0.2, "iterations": 20},
-        "m_datm": {"method": "trajectory", "lr_pixel": 30.0, "iterations": 150},
+        "dc": {"method": "gradient", "batch_real": 32, "lr_pixel": 0.2, "iterations": 15},
+        "m_datm": {"method": "trajectory", "lr_pixel": 30.0, "iterations": 120},
     },
 )

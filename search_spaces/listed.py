@@ -2,13 +2,15 @@
 
 from itertools import pairwise
 
-__all__ = ["BASELINES", "DISTILLED", "METHODS", "REGIMES", "are_sizes", "is_list_of", "listed", "sizes"]
+__all__ = ["BASELINES", "CORESETS", "DISTILLED", "METHODS", "REGIMES", "are_sizes", "is_list_of", "listed", "sizes"]
 
-BASELINES = (
+CORESETS = (
     "random", "el2n_easy", "el2n_hard", "el2n_best", "grand", "forgetting", "k_center", "herding", "moderate",
-    "uncertainty", "dynamic_uncertainty", "cad_prune", "rded", "ca2d", "sre2l",
+    "uncertainty", "dynamic_uncertainty", "cad_prune",
 )  # fmt: skip
-"""What a distilled set is compared with: coresets, METHOD §6, and what is built on them or beside them."""
+"""Choices of real images; METHOD §6."""
+BASELINES = (*CORESETS, "rded", "ca2d", "sre2l")
+"""What a distilled set is compared with: coresets, and what is built on them or beside them."""
 DISTILLED = ("dm", "dc", "m_datm")
 METHODS = (*BASELINES, *DISTILLED)
 """What a comparison measures side by side."""

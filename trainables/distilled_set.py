@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from trainables.checkpoints import read_checkpoint, write_checkpoint
+from trainables.errors import ConfigError
 from trainables.pace import WritingPace
 from trainables.workbench import TrialWork, Workbench
 
@@ -20,10 +21,11 @@ def distil_set(work: TrialWork, config: Mapping[str, Any], place: str) -> str:
     Args:
         work: What all distillations share; their validation is not done.
         config: The setting, as for `Workbench.distiller`.
-        place: Where it is kept: `images`, normalised float32 [ipc·C, ch, H, W] in default order, and `alpha`.
+        place: Where it is kept: `images`, normalised float32 [ipc·C, ch, H, W] in default order, `alpha`, and how many
+            iterations were `skipped`.
 
     Raises:
-        ConfigError: The setting cannot work.
+        ConfigError: The setting cannot work, or has learned nothing: every iteration was skipped.
     """
     if read_checkpoint(place) is not None:
         return place
@@ -38,5 +40,12 @@ def distil_set(work: TrialWork, config: Mapping[str, Any], place: str) -> str:
         if pace.due():
             with pace.measured():
                 write_checkpoint(under_way, distiller.state_dict())
-    write_checkpoint(place, {"images": distiller.result_images, "alpha": distiller.alpha})
+    if distiller.skipped == distiller.iteration:
+        raise ConfigError(
+            f"a distillation must move its images, and {config['variant']} at ipc {config['ipc']} skipped all of its "
+            f"{distiller.iteration} iterations, with losses above max_matching_loss {config['max_matching_loss']:g} or "
+            f"no numbers; lower lr_pixel {config['lr_pixel']:g} or alpha_init {config['alpha_init']:g}"
+        )
+    done = {"images": distiller.result_images, "alpha": distiller.alpha, "skipped": distiller.skipped}
+    write_checkpoint(place, done)
     return place

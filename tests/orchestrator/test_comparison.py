@@ -10,9 +10,10 @@ from PIL import Image
 
 from orchestrator.comparison_report import (
     comparison_records,
+    describe_comparison,
     draw_scalability,
-    leave_comparison,
     records_table,
+    report_comparison,
     spreads,
 )
 from orchestrator.plan import make_plan
@@ -65,20 +66,26 @@ def test_methods_differ_more_with_hard_labels_here(records: list[dict[str, Any]]
     assert found[5]["soft"] == pytest.approx((28 / 30 - 0.9) / 2**0.5)
 
 
+def test_the_best_coreset_is_told_beside_the_best_of_all(settings: SweepSettings) -> None:
+    sets = {**MEASURED["hard"], "dm-1": networks(9, 9, 9)}
+    text = describe_comparison(settings, {"records": comparison_records(settings, {"hard": sets}, 100, 2)})
+    assert "M-DATM (0.833) beats the best coreset, random real images (0.400): +0.433 (" in text
+    assert "); it does not beat the best other method, DM (0.900): -0.067 (" in text
+
+
 def test_the_report_says_who_wins_where_and_the_files_are_there(
     settings: SweepSettings, records: list[dict[str, Any]]
 ) -> None:
     (settings.folder / "figures").mkdir(parents=True)
-    leave_comparison(settings, {"records": records})
+    report_comparison(settings, {"records": records, "skip_rates": {"m_datm-1": 0.6, "m_datm-5": 0.02}})
     text = (settings.folder / "report.md").read_text()
     assert (
-        "- `hard`, 1 images per class: M-DATM (0.833) beats the best other method, random real images (0.400): +0.433"
-        in text
+        "- `hard`, 1 image per class: M-DATM (0.833) beats the best coreset, random real images (0.400): +0.433" in text
     )
-    assert "- `soft`, 5 images per class: M-DATM (0.900) does not beat the best other method" in text
+    assert "- `soft`, 5 images per class: M-DATM (0.900) does not beat the best coreset" in text
+    assert "**Updates were skipped** in more than 50% of the iterations of m_datm-1 (60%)" in text
     assert "Methods differ in the order `hard` > `soft` at 2 of 2 sizes." in text
     assert "| random real images | 0.400 ± 0.100 | 0.633 ± 0.058 | 3 |" in text
-    assert json.loads((settings.folder / "result.json").read_text())["records"] == records
     with Image.open(settings.folder / "figures" / "scalability.png") as picture:
         assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 8
     assert "<img" in (settings.folder / "report.html").read_text()
@@ -125,8 +132,8 @@ def test_the_plan_counts_every_set_and_network() -> None:
         for each in (few, few | {"methods": "random"}, few | {"regimes": "hard,soft"})
     ]
     forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * 10
-    # 150 iterations of 20 steps on ten images, whatever the set's size, three times at two sizes.
-    assert plans[0].operations["search"] == 3 * 2 * 150 * 20 * 10 * forward * 12
+    # 120 iterations of 10 steps on ten images, whatever the set's size, three times at two sizes.
+    assert plans[0].operations["search"] == 3 * 2 * 120 * 10 * 10 * forward * 12
     assert plans[1].operations["search"] == 0
     networks = [each.operations["finals"] for each in plans]
     one_method = 3 * (10 + 50) * 100 * forward * 3
@@ -188,3 +195,19 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     report = (folder / "report.md").read_text()
     made = run("orchestrator.report", "--workdir", workdir, "--sweep", "a")
     assert made.returncode == 0 and (folder / "report.md").read_text() == report
+
+
+@pytest.mark.slow
+def test_one_that_fails_tells_what_it_measured(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    done = run(
+        "orchestrator.baselines", "--space", tmp_path / "mine.py", "--ipc", 1, "--regimes", "hard", "--seeds", 2,
+        "--methods", "random,m_datm", "--set", "regime_epochs=20", "--set", "max_matching_loss=1e-9", "--experts", 1,
+        "--workdir", tmp_path / "runs", "--name", "a",
+    )  # fmt: skip
+    assert_refused(done, "m_datm at ipc 1 skipped all of its 4 iterations")
+    result = json.loads((tmp_path / "runs" / "sweeps" / "a" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert {each["method"] for each in result["records"]} <= {"random"}
+    client = MlflowClient(result["mlflow"]["tracking_uri"])
+    assert client.get_run(result["mlflow"]["parent_run_id"]).info.status == "FAILED"

@@ -10,7 +10,7 @@ from orchestrator.regimes import against_best, regime_parts, summarize_regimes
 from orchestrator.settings import SweepSettings, Workdir
 from orchestrator.statistics import summarize
 from search_spaces import load
-from search_spaces.listed import BASELINES, REGIMES, is_list_of, listed
+from search_spaces.listed import CORESETS, REGIMES, is_list_of, listed
 from trainables import config, coresets
 from trainables.evaluation import Metrics
 
@@ -91,5 +91,5 @@ def test_lists_of_names() -> None:
 
 
 def test_the_names_are_those_that_the_numerics_know() -> None:
-    assert BASELINES[: len(coresets.NAMES)] == coresets.NAMES
+    assert CORESETS == coresets.NAMES
     assert REGIMES == config.REGIMES
