@@ -24,8 +24,8 @@ __all__ = ["main"]
 @click.option(
     "--ipc", "ipcs", type=click.IntRange(min=1), multiple=True, metavar="N …", help="Images per class; several: 1 5 10."
 )
-@click.option("--methods", metavar="NAMES", default="all", show_default=True, help="Names joined by commas, or all.")
-@click.option("--regimes", metavar="NAMES", default="all", show_default=True, help="hard,soft,soft_kd, or all.")
+@click.option("--methods", metavar="NAMES", help="Names joined by commas, or all; default: the space's.")
+@click.option("--regimes", metavar="NAMES", help="hard,soft,soft_kd, or all; default: the space's.")
 @click.option("--seeds", type=click.IntRange(min=1), metavar="K", help="Sets of each method; default: the space's.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--name", metavar="NAME", help="Name; default: space, date and time. One that was cut off goes on.")
@@ -37,8 +37,8 @@ def main(
     dataset: str | None,
     space_name: str | None,
     ipcs: tuple[int, ...],
-    methods: str,
-    regimes: str,
+    methods: str | None,
+    regimes: str | None,
     seeds: int | None,
     seed: int,
     name: str | None,

@@ -55,7 +55,8 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
             write_result(settings, _result(inputs, progress, run, status_after(error)))
             raise
         result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
-        run.log_finals(_measured(progress))
+        sets = {f"{method}-{ipc}": {"method": method, "ipc": ipc} for method, ipc in _sets(settings)}
+        run.log_finals(_measured(progress), sets)
         report_comparison(settings, result)
         write_result(settings, result)
         run.log_result(result, settings)
@@ -66,17 +67,21 @@ def _methods(settings: SweepSettings) -> tuple[str, ...]:
     return listed(settings.fixed["methods"], METHODS)
 
 
+def _sets(settings: SweepSettings) -> list[tuple[str, int]]:
+    """Return every method and number of images per class."""
+    return [(method, ipc) for method in _methods(settings) for ipc in settings.space.ipcs]
+
+
 def _start(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Any, tuple[str, str, int]]:
     """Have workers make what is missing and train on it; returns regime, set and repeat by Ray's references."""
     settings = inputs.settings
-    fixed, ipcs = settings.fixed, settings.space.ipcs
+    fixed = settings.fixed
     regimes, repeats = listed(fixed["regimes"], REGIMES), fixed["repeats"]
     started: dict[Any, tuple[str, str, int]] = {}
     for repeat in range(repeats):
         missing = {
             (method, ipc): [regime for regime in regimes if (regime, f"{method}-{ipc}", repeat) not in progress.finals]
-            for method in _methods(settings)
-            for ipc in ipcs
+            for method, ipc in _sets(settings)
         }
         if not any(missing.values()):
             continue
@@ -109,9 +114,9 @@ def _place(settings: SweepSettings, method: str, ipc: int, repeat: int) -> str:
 def _skip_rates(settings: SweepSettings) -> dict[str, float]:
     """Return the mean share of skipped iterations of every distilled method and size, which are all there."""
     rates = {}
-    for method in (each for each in _methods(settings) if each in DISTILLED):
-        iterations = settings.space.resolve({"variant": method, "repeat": 0})["iterations"]
-        for ipc in settings.space.ipcs:
+    for method, ipc in _sets(settings):
+        if method in DISTILLED:
+            iterations = settings.space.resolve({"variant": method, "repeat": 0})["iterations"]
             places = [_place(settings, method, ipc, repeat) for repeat in range(settings.fixed["repeats"])]
             skipped = [int((read_checkpoint(place) or {})["skipped"]) for place in places]
             rates[f"{method}-{ipc}"] = fmean(skipped) / iterations

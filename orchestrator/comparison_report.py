@@ -21,7 +21,7 @@ from orchestrator.regimes import MEANINGS, TEACHERS, meanings_text
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import summarize
 from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name
-from search_spaces.listed import CORESETS, METHODS
+from search_spaces.listed import CORESETS, DISTILLED, METHODS
 from trainables.regimes import full_data_epochs
 
 __all__ = ["comparison_records", "describe_comparison", "records_table", "report_comparison", "spreads"]
@@ -212,6 +212,7 @@ def draw_scalability(path: Path, records: Sequence[Record]) -> None:
             axis.errorbar(
                 [each["ipc"] for each in line], [each["mean"] for each in line], [each["std"] for each in line],
                 color="black" if ours else colours(number % 20), linewidth=2.5 if ours else 1.2, capsize=2,
+                linestyle="--" if method in DISTILLED and not ours else "-",
                 marker="o" if ours else "." , label=method_name(method), zorder=3 if ours else 2,
             )  # fmt: skip
         axis.set_xscale("log")

@@ -70,24 +70,33 @@ class SweepRun:
             _EXPERTS, {"mdatm.stage": _EXPERTS}, {"mdatm.store": inputs.store.shared.place("").rstrip("/")},
             start_time=now_ms() - int(1000 * experts.seconds),
         )  # fmt: skip
-        self._add_ended(_EXPERTS, run, {**params, "store": inputs.store.address}, expert_figures(experts))
+        figures = metric_entries(expert_figures(experts))
+        self._add_ended(_EXPERTS, run, {**params, "store": inputs.store.address}, figures, once=_EXPERTS)
 
-    def log_finals(self, measured: Measured) -> None:
+    def log_finals(self, measured: Measured, params: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Log what networks reached on the test split, a step a network; once in a sweep.
 
-        Under the finals' own protocol it goes into a trial's run, or for a baseline into a run of its own; what a label
-        regime gave is beside it, as metrics that begin with the regime's name.
+        It goes into a trial's run, or for any other set into a run of its own; what a label regime gave is beside what
+        the finals' own protocol gave, as metrics that begin with the regime's name.
+
+        Args:
+            measured: By protocol and set.
+            params: Parameters of the runs of other sets than trials', by set.
         """
         for protocol, sets in measured.items():
             prefix = "" if protocol == CHALLENGE else f"{protocol}_"
             for name, networks in sets.items():
-                figures = [(f"{prefix}{key}", value, step) for key, value, step in final_figures(networks)]
+                entries = metric_entries(
+                    (f"{prefix}{key}", value, step) for key, value, step in final_figures(networks)
+                )
                 called = name if self.journal.run(name) is not None else f"{FINALS}-{name}"
-                if called == name or prefix:
-                    self.journal.add(called, *metric_entries(figures), once=f"finals {prefix}{name}")
+                once = f"finals {prefix}{name}"
+                if self.journal.run(called) is not None:
+                    self.journal.add(called, *entries, once=once)
                 else:
                     identity = {"mdatm.stage": FINALS, "mdatm.baseline": name}
-                    self._add_ended(called, self._run(called, identity, {}, start_time=now_ms()), {}, figures)
+                    run = self._run(called, identity, {}, start_time=now_ms())
+                    self._add_ended(called, run, (params or {}).get(name, {}), entries, once=once)
 
     def log_result(self, result: Mapping[str, Any], settings: SweepSettings) -> None:
         """Log the result of a sweep or comparison; once in a sweep.
@@ -179,12 +188,11 @@ class SweepRun:
         return RUN, {**run, "identity": identity, "tags": dict(tags)}
 
     def _add_ended(
-        self, name: str, run: Part, params: Mapping[str, Any], figures: Iterable[tuple[str, float, int]]
+        self, name: str, run: Part, params: Mapping[str, Any], figures: Iterable[Part], *, once: str
     ) -> None:
         """Log a whole child run, from its beginning to its end; once in a sweep."""
         end = (STATUS, {"status": "FINISHED", "time": now_ms()})
-        entries = (run, *param_entries(params), *metric_entries(figures), end)
-        self.journal.add(name, *entries, status="finished", once=name)
+        self.journal.add(name, run, *param_entries(params), *figures, end, status="finished", once=once)
 
 
 def open_sweep_run(

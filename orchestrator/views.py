@@ -21,8 +21,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from orchestrator.errors import ClusterError
-from orchestrator.settings import SEARCH
+from orchestrator.settings import FINALS, SEARCH
 from search_spaces import Space
+from search_spaces.listed import REGIMES, listed
 
 __all__ = ["compare_page", "prepare_pages"]
 
@@ -39,7 +40,7 @@ _BEST_FIRST = f"metrics.`{_ACCURACY}`"
 
 
 def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: str, run_id: str) -> dict[str, str]:
-    """Save the view of a sweep's trials in its experiment, the same each time, and return what to look at.
+    """Save the view of a sweep's trials or a comparison's sets, the same each time, and return what to look at.
 
     Args:
         tracking_uri: MLflow's server or database.
@@ -54,13 +55,15 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
     Raises:
         ClusterError: MLflow does not answer, or has no such run any more.
     """
-    trials = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`mdatm.stage` = '{SEARCH}'"
+    stage, what = (FINALS, "sets") if space.ipcs else (SEARCH, "trials")
+    runs = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`mdatm.stage` = '{stage}'"
+    order = f"metrics.`{_of_regime(_regimes(space)[0])}`" if space.ipcs else _BEST_FIRST
     client = MlflowClient(tracking_uri)
     try:
         made = client.get_run(run_id).info.start_time
-        view = _saved_view(sweep, made, _state(space, trials))
+        view = _saved_view(sweep, made, (_state_of_sets if space.ipcs else _state)(space, runs))
         client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{run_id}", view)
-        best = client.search_runs([experiment_id], trials, order_by=[f"{_BEST_FIRST} DESC"], max_results=COMPARED)
+        best = client.search_runs([experiment_id], runs, order_by=[f"{order} DESC"], max_results=COMPARED)
     except MlflowException as error:
         bottom: BaseException = error  # MLflow wraps "connection refused" four times
         while bottom.__context__ is not None:
@@ -70,9 +73,9 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
         ) from error
     page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&workflowType=machine_learning"
     return {
-        "Charts of the trials": f"{page}&compareRunsMode=CHART",
-        "Table of the trials": f"{page}&compareRunsMode=TABLE",
-        "Compare the best trials": compare_page(experiment_id, [run.info.run_id for run in best]),
+        f"Charts of the {what}": f"{page}&compareRunsMode=CHART",
+        f"Table of the {what}": f"{page}&compareRunsMode=TABLE",
+        f"Compare the best {what}": compare_page(experiment_id, [run.info.run_id for run in best]),
     }
 
 
@@ -122,6 +125,45 @@ def _state(space: Space, trials: str) -> dict[str, Any]:
         ],
         "isAccordionReordered": True,
     }  # fmt: skip
+
+
+def _state_of_sets(space: Space, sets: str) -> dict[str, Any]:
+    """Return the state of the page of an experiment's runs that shows a comparison's sets.
+
+    Args:
+        space: What is compared.
+        sets: The filter that finds the sets.
+    """
+    means = [_of_regime(regime) for regime in _regimes(space)]
+    columns = [*(f"params.`{name}`" for name in ("method", "ipc")), *(f"metrics.`{name}`" for name in means)]
+    return {
+        "searchFilter": sets,
+        "orderByKey": f"metrics.`{means[0]}`",
+        "orderByAsc": False,
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {column: _width(column) for column in columns},
+        "runsHiddenMode": "SHOWALL",
+        "compareRunCharts": [
+            _chart("settings", "PARALLEL", selectedParams=["method", "ipc"], selectedMetrics=means, showAllRuns=True),
+            *(_chart("regimes", "BAR", metricKey=name) for name in means),
+        ],
+        "compareRunSections": [
+            _section("settings", "Method, images per class and accuracy", columns=1, height=520),
+            _section("regimes", "Accuracy by label regime", columns=1, height=900),
+            _section("others", "Model metrics", columns=3, height=320, display=False),
+        ],
+        "isAccordionReordered": True,
+    }
+
+
+def _regimes(space: Space) -> tuple[str, ...]:
+    return listed(str(space.fixed["regimes"].value), REGIMES)
+
+
+def _of_regime(regime: str) -> str:
+    """Return the metric of a set's mean accuracy in a label regime."""
+    return f"{regime}_test_accuracy_mean"
 
 
 def _width(column: str) -> int:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -18,6 +19,7 @@ from orchestrator.comparison_report import (
 )
 from orchestrator.plan import make_plan
 from orchestrator.settings import SweepSettings, Workdir
+from orchestrator.views import prepare_pages
 from search_spaces import SpaceError, load
 from tests.orchestrator.conftest import assert_refused, run
 from trainables.evaluation import Metrics
@@ -181,6 +183,19 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
         (each["ipc"], each["mean"]) for each in records if (each["method"], each["regime"]) == ("m_datm", "hard")
     }
     assert parent.info.status == "FINISHED" and "M-DATM" in parent.data.tags["mlflow.note.content"]
+
+    sets = client.search_runs([place["experiment_id"]], "tags.`mdatm.stage` = 'final'", max_results=50)
+    assert {(each.data.params["method"], int(each.data.params["ipc"]), regime): (
+        each.data.metrics[f"{regime}_test_accuracy_mean"]
+    ) for each in sets for regime in ("hard", "soft")} == {
+        (each["method"], each["ipc"], each["regime"]): pytest.approx(each["mean"]) for each in records
+    }  # fmt: skip
+    pages = prepare_pages(
+        place["tracking_uri"], load("digits_regimes"), "a", place["experiment_id"], parent.info.run_id
+    )
+    best = max((each for each in records if each["regime"] == "hard"), key=lambda each: each["mean"])
+    first = json.loads(unquote(pages["Compare the best sets"].partition("runs=")[2].partition("&")[0]))[0]
+    assert client.get_run(first).data.metrics["hard_test_accuracy_mean"] == pytest.approx(best["mean"])
 
     # A driver that died before its last networks were measured.
     folder = workdir / "sweeps" / "a"
