@@ -72,8 +72,9 @@ def main(
     from trainables.augmentation import Augmentation
     from trainables.config import Protocol
     from trainables.datasets import load
-    from trainables.evaluation import TESTED, evaluate_networks
+    from trainables.evaluation import evaluate_networks
     from trainables.labels import default_order_labels
+    from trainables.metrics import TESTED
     from trainables.networks import ConvNet
     from trainables.seeding import seed_of
     from trainables.sources import facts_of

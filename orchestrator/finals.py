@@ -27,10 +27,10 @@ from orchestrator.progress import Progress
 from orchestrator.statistics import summarize
 from search_spaces.listed import BASELINES, REGIMES, listed
 from trainables.config import Protocol
-from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
 from trainables.final import train_and_test
 from trainables.initialization import real_images
+from trainables.metrics import TESTED, Metrics
 from trainables.seeding import seed_of
 
 __all__ = [

@@ -10,7 +10,7 @@ from orchestrator.delivery import FILE, PARAMS, Part, in_parts
 from orchestrator.experts import ExpertSummary
 from orchestrator.journal import METRICS
 from orchestrator.statistics import summarize
-from trainables.evaluation import TESTED, Metrics
+from trainables.metrics import TESTED, Metrics
 
 __all__ = ["expert_figures", "file_entries", "final_figures", "metric_entries", "now_ms", "param_entries"]
 

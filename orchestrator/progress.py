@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from trainables.evaluation import Metrics
 from trainables.files import write_atomically
+from trainables.metrics import Metrics
 
 __all__ = ["Progress"]
 

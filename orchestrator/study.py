@@ -12,8 +12,8 @@ from orchestrator.comparisons import compare_variants
 from orchestrator.statistics import summarize
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
-from trainables.evaluation import TESTED, Metrics
 from trainables.files import write_atomically
+from trainables.metrics import TESTED, Metrics
 
 __all__ = ["range_text", "study_rows", "summarize_study", "variant_range", "write_study"]
 

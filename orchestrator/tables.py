@@ -8,7 +8,7 @@ from rich.table import Table
 from orchestrator.study import variant_range
 from orchestrator.trials import TrialRecord
 from search_spaces import Space
-from trainables.evaluation import TESTED
+from trainables.metrics import TESTED
 
 __all__ = [
     "FINAL_NAMES",

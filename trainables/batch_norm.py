@@ -15,9 +15,9 @@ from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
 from trainables.errors import ConfigError
-from trainables.evaluation import learning_rate
 from trainables.kept import kept
 from trainables.networks import NORM_EPSILON, ConvNet
+from trainables.optimizer import learning_rate
 from trainables.seeding import generator
 
 __all__ = ["BatchNormConvNet", "squeeze", "squeeze_protocol", "squeezed"]

@@ -21,12 +21,13 @@ from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import ImageDataset, load
 from trainables.diagnostics import matching_losses
 from trainables.distillation import Distiller
-from trainables.evaluation import measure, predict_logits, train_networks
+from trainables.evaluation import predict_logits, train_networks
 from trainables.initialization import real_images
 from trainables.inner_step import InnerStep, use_precision
 from trainables.labels import default_order_labels
 from trainables.matching import Matcher
 from trainables.memory import micro_batch_for, spare_bytes
+from trainables.metrics import measure
 from trainables.networks import ConvNet
 from trainables.seeding import seed_of
 from trainables.shared_file import SharedFile, local_path

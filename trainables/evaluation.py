@@ -6,32 +6,27 @@ augmentation that its own seed names, so that it comes out as it would alone, to
 Shape legend: K networks, n training images, B images of a batch, m test images, C classes, P parameters.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from trainables.augmentation import Augmentation
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset
+from trainables.metrics import Metrics, measure
 from trainables.networks import ConvNet
+from trainables.optimizer import Optimizer, learning_rate
 from trainables.regimes import CutMix, Labels, ViewLabels, check_labels, training_loss
 from trainables.seeding import generator
 
 __all__ = [
-    "TESTED",
     "ImagesAt",
-    "Metrics",
     "Step",
     "evaluate",
     "evaluate_networks",
-    "learning_rate",
     "mean_accuracy",
-    "measure",
     "measure_network",
     "predict",
     "predict_logits",
@@ -41,52 +36,9 @@ __all__ = [
 ]
 
 PREDICTION_BATCH = 256  # the evaluator's; at 64 × 64 pixels and width 128 a batch passes through 1.6 GB
-ADAMW_BETA_2, ADAMW_EPSILON = 0.999, 1e-8  # torch.optim.AdamW's defaults
 
 ImagesAt = Callable[[Tensor], Tensor]
 """Gives the normalised images [B, ch, H, W] of indices [B]; `tensor.__getitem__` is one."""
-
-
-TESTED = ("accuracy", "macro_f1", "macro_recall")
-"""What of Metrics is reported as a figure."""
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """How a trained network does on real images; every figure is a fraction in [0, 1]."""
-
-    confusion: tuple[tuple[int, ...], ...]
-    """Number of images by actual class (row) and predicted class (column)."""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the images that are predicted as what they are."""
-        return float(self._hits.sum() / self._counts.sum())
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean of the classes' F1; one that is never predicted has 0, as scikit-learn's `zero_division=0` has it."""
-        return float((2 * self._hits / (self._counts.sum(0) + self._counts.sum(1)).clip(1))[self._present].mean())
-
-    @property
-    def macro_recall(self) -> float:
-        """Mean of the classes' recall."""
-        return float((self._hits / self._counts.sum(1).clip(1))[self._present].mean())
-
-    @property
-    def _counts(self) -> np.ndarray:
-        return np.asarray(self.confusion)
-
-    @property
-    def _hits(self) -> np.ndarray:
-        hits: np.ndarray = np.diagonal(self._counts)
-        return hits
-
-    @property
-    def _present(self) -> np.ndarray:
-        """Classes that occur or are predicted."""
-        present: np.ndarray = (self._counts.sum(0) + self._counts.sum(1)) > 0
-        return present
 
 
 @dataclass(frozen=True)
@@ -100,43 +52,6 @@ class Step:
     """Parameters after the step, float32 [K, P]."""
     velocity: Tensor
     """The optimiser's momentum after the step, float32 [K, P]; of AdamW the mean of the gradients, uncorrected."""
-
-
-def learning_rate(protocol: Protocol, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 0."""
-    if protocol.schedule == "cosine":
-        return protocol.learning_rate * (1 + math.cos(math.pi * epoch / protocol.epochs)) / 2
-    dropped = epoch >= protocol.drop_after_epochs
-    return protocol.learning_rate * (protocol.drop_factor if dropped else 1.0)
-
-
-class _Optimizer:
-    """SGD or AdamW of parameters [K, P], as torch.optim has them to the bit.
-
-    Without its classes: they load the compiler, which takes every process two seconds.
-    """
-
-    def __init__(self, protocol: Protocol, theta: Tensor) -> None:
-        self._protocol, self._theta = protocol, theta
-        self.velocity = torch.zeros_like(theta)
-        self._squares = torch.zeros_like(theta) if protocol.optimizer == "adamw" else torch.empty(0)
-        self._steps = torch.zeros(())
-
-    def step(self, gradient: Tensor, rate: float) -> None:
-        """Move the parameters by a gradient [K, P], which is overwritten.
-
-        SGD: v ← momentum·v + (∇ + weight_decay·θ), θ ← θ − rate·v.
-        """
-        protocol, theta = self._protocol, self._theta
-        if protocol.optimizer == "adamw":
-            adamw(
-                [theta], [gradient], [self.velocity], [self._squares], [], [self._steps],
-                amsgrad=False, beta1=protocol.momentum, beta2=ADAMW_BETA_2, lr=rate,
-                weight_decay=protocol.weight_decay, eps=ADAMW_EPSILON, maximize=False,
-            )  # fmt: skip
-        else:
-            self.velocity.mul_(protocol.momentum).add_(gradient.add_(theta, alpha=protocol.weight_decay))
-            theta.sub_(self.velocity, alpha=rate)
 
 
 def training_steps(
@@ -169,10 +84,10 @@ def training_steps(
     draws = [generator(seed, "evaluation", "batches") for seed in seeds]
     initial = [network.initial(generator(seed, "evaluation", "initial")) for seed in seeds]
     theta = torch.stack(initial).to(labels.device)
-    optimizer = _Optimizer(protocol, theta)
+    optimizer = Optimizer(protocol, theta)
     for epoch in range(protocol.epochs):
         if protocol.schedule == "drop" and protocol.restart_momentum and epoch == protocol.drop_after_epochs:
-            optimizer = _Optimizer(protocol, theta)  # the evaluator makes a new one here
+            optimizer = Optimizer(protocol, theta)  # the evaluator makes a new one here
         rate = learning_rate(protocol, epoch)
         orders = torch.stack([torch.randperm(len(labels), generator=of_network) for of_network in draws])
         for index in orders.split(protocol.batch_size, dim=1):
@@ -357,9 +272,3 @@ def mean_accuracy(
         for seed in seeds
     ]
     return sum(accuracies) / len(accuracies)
-
-
-def measure(predicted: Tensor, labels: Tensor, classes: int) -> Metrics:
-    """Return how predictions int64 [m] do against labels int64 [m], both in [0, classes)."""
-    confusion = torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
-    return Metrics(tuple(tuple(row) for row in confusion.tolist()))

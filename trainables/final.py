@@ -11,8 +11,9 @@ from trainables.augmentation import Augmentation
 from trainables.checkpoints import read_checkpoint
 from trainables.config import Protocol
 from trainables.datasets import ImageDataset, load
-from trainables.evaluation import ImagesAt, Metrics, measure_network, train_network
+from trainables.evaluation import ImagesAt, measure_network, train_network
 from trainables.labels import default_order_labels
+from trainables.metrics import Metrics
 from trainables.networks import ConvNet
 from trainables.regimes import Teacher, targets
 from trainables.shared_file import SharedFile, local_path

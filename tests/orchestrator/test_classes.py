@@ -7,7 +7,7 @@ from PIL import Image
 
 from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.finals import CHALLENGE, write_finals
-from trainables.evaluation import Metrics
+from trainables.metrics import Metrics
 
 NAMES = ["cat", "dog", "owl"]
 TWO = np.array([[[8, 2, 0], [0, 10, 0], [5, 0, 5]], [[6, 4, 0], [0, 10, 0], [5, 0, 5]]])

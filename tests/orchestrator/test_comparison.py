@@ -22,7 +22,7 @@ from orchestrator.settings import SweepSettings, Workdir
 from orchestrator.views import prepare_pages
 from search_spaces import SpaceError, load
 from tests.orchestrator.conftest import assert_refused, run
-from trainables.evaluation import Metrics
+from trainables.metrics import Metrics
 
 
 def networks(*hits: int) -> list[Metrics]:

@@ -12,7 +12,7 @@ from orchestrator.statistics import summarize
 from search_spaces import load
 from search_spaces.listed import CORESETS, REGIMES, is_list_of, listed
 from trainables import config, coresets
-from trainables.evaluation import Metrics
+from trainables.metrics import Metrics
 
 WINNER = (0.9, 0.91, 0.92, 0.9, 0.91)
 

@@ -19,7 +19,7 @@ from orchestrator.tables import study_figure_table, study_table
 from orchestrator.trials import TrialRecord, images_of, trial_name
 from search_spaces import Space, load
 from tests.orchestrator.conftest import SMALL, Sweep, run
-from trainables.evaluation import Metrics
+from trainables.metrics import Metrics
 from trainables.synthetic import read_synthetic
 
 SPACE = load("digits_range_study").override({"repeats": 2})

@@ -54,7 +54,7 @@ from search_spaces import load
 from tests.orchestrator.conftest import ROOT
 from tests.servers import postgresql
 from trainables.checkpoints import checkpoint_place, write_checkpoint
-from trainables.evaluation import Metrics
+from trainables.metrics import Metrics
 from trainables.synthetic import SyntheticSet, write_synthetic
 
 ITERATIONS = 40

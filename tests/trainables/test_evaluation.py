@@ -18,15 +18,15 @@ from trainables.config import Protocol
 from trainables.evaluation import (
     evaluate,
     evaluate_networks,
-    learning_rate,
-    measure,
     predict,
     train_network,
     train_networks,
     training_steps,
 )
 from trainables.labels import default_order_labels
+from trainables.metrics import measure
 from trainables.networks import ConvNet
+from trainables.optimizer import learning_rate
 from trainables.seeding import generator
 
 TINY = ConvNet(channels=1, image_size=4, classes=3, depth=1, width=2)
