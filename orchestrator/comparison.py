@@ -43,9 +43,9 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     inputs, progress = prepare_inputs(settings, console), Progress(settings.folder)
     check_experts(inputs)
     with tracked(settings, mirror, console) as run:
-        console.print(f"Comparison {settings.name} in {settings.place}")
-        run.log_dataset(inputs)
         try:
+            console.print(f"Comparison {settings.name} in {settings.place}")
+            run.log_dataset(inputs)
             if set(_methods(settings)) & set(DISTILLED):  # all begin with images that the experts classify right
                 run.log_experts(ensure_experts(inputs, resources, console), inputs)
             progress.spend("experts")

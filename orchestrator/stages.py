@@ -64,10 +64,10 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
         open_storage(settings.study_uri)  # now, and not after the experts
     with tracked(settings, mirror, console) as run:
         stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
-        console.print(f"Sweep {settings.name} in {settings.place}\n{why}")
-        run.log_dataset(inputs)
         experts, trials = None, []  # what there is to tell if the sweep ends early
         try:
+            console.print(f"Sweep {settings.name} in {settings.place}\n{why}")
+            run.log_dataset(inputs)
             experts = stages.train_experts()
             outcome = stages.search(settings)
             trials = outcome.trials
