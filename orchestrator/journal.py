@@ -275,13 +275,14 @@ class Journal:
         """Hold the database; commit at the end, or undo everything."""
         with self.changed:
             try:
-                self._database.execute("BEGIN IMMEDIATE")
                 counts = self._waiting, self._picture_bytes
-                try:
+                try:  # an interrupt may come after any of these, and finds what the one before has done
+                    self._database.execute("BEGIN IMMEDIATE")
                     yield
                     self._database.execute("COMMIT")
-                except BaseException:
-                    self._waiting, self._picture_bytes = counts
+                except BaseException as error:
+                    if self._database.in_transaction or isinstance(error, sqlite3.Error):  # else it is committed
+                        self._waiting, self._picture_bytes = counts
                     if self._database.in_transaction:  # a full disk has ended it already
                         self._database.execute("ROLLBACK")
                     raise

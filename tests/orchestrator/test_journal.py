@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -101,6 +103,31 @@ class TestJournal:
         journal._database.execute("PRAGMA max_page_count = 100000")
         journal.add("a", (METRICS, rows(1, 1000)), iteration=1)
         assert journal.waiting == 2
+
+    @pytest.mark.parametrize("moment", range(9))
+    def test_an_interrupt_at_any_moment_leaves_it_usable(self, journal: Journal, moment: int) -> None:
+        """Ctrl-C comes between two lines of the transaction: of none of them may it lose count, or leave one open."""
+        lines = 0
+
+        def interrupt(frame: FrameType, event: str, argument: object) -> Callable[..., object] | None:
+            nonlocal lines
+            if frame.f_code.co_name != "_transaction":
+                return None
+            if event == "line":
+                lines += 1
+                if lines == moment + 1:
+                    raise KeyboardInterrupt
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            with suppress(KeyboardInterrupt):
+                journal.add("a", (METRICS, rows(1)))
+        finally:
+            sys.settrace(None)
+        journal.add("a", (METRICS, rows(2)))
+        waiting = journal.waiting
+        assert waiting == len(drained(journal)) in (1, 2)
 
     def test_refuses_what_is_no_journal(self, folder: Path) -> None:
         folder.mkdir(parents=True)
