@@ -203,7 +203,7 @@ def distil(
         last = late or distiller.iteration >= config.iterations
         if last or clock.spent >= due:
             began = clock.spent
-            accuracy = bench.validate(distiller.result_images, config.ipc)
+            accuracy = bench.validate(distiller.result_images)
             yield {
                 "iteration": distiller.iteration,
                 "seconds": clock.spent,

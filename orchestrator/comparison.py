@@ -29,6 +29,8 @@ from trainables.distilled_set import distil_set
 
 __all__ = ["run_comparison"]
 
+_DISTIL_SET = ray.remote(distil_set)  # once: Ray exports each such object as a function of its own
+
 
 def run_comparison(settings: SweepSettings) -> dict[str, Any]:
     """Run a comparison, or what is left of it, and return what result.json holds."""
@@ -102,7 +104,7 @@ def _distil(inputs: Inputs, resources: Resources, method: str, ipc: int, repeat:
     """Return a reference to where a distilled set is kept once it is there."""
     settings = inputs.settings
     config = {**settings.space.resolve({"variant": method, "repeat": repeat}), "ipc": ipc}
-    run = ray.remote(distil_set).options(**resources.actor_options)
+    run = _DISTIL_SET.options(**resources.actor_options)
     return run.remote(inputs.trial_work(resources, compiled=False), config, _place(settings, method, ipc, repeat))
 
 

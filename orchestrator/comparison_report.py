@@ -139,16 +139,16 @@ def _sentences(records: Sequence[Record]) -> list[str]:
             means = {name: fmean(each.values()) for name, each in values.items()}
             verdicts = {each["b"]: each for each in compare_methods(values, OURS)}
             others = sorted(set(means) - {OURS}, key=means.__getitem__, reverse=True)
-            rivals = {"the best other method": others[0]}
-            if coresets := [name for name in others if name in CORESETS]:
-                rivals = {"the best coreset": coresets[0]} | rivals
+            rivals = dict.fromkeys([each for each in others if each in CORESETS][:1], "the best coreset")
+            rivals.setdefault(others[0], "the best other method")
             against = [
                 f"{'beats' if means[OURS] > means[name] else 'does not beat'} {what}, {method_name(name)} "
                 f"({means[name]:.3f}): {means[OURS] - means[name]:+.3f} ({chance_text(verdicts[name])})"
-                for what, name in rivals.items()
-                if what == "the best coreset" or name not in CORESETS
+                for name, what in rivals.items()
             ]
-            said.append(f"- `{regime}`, {_per_class(ipc)}: M-DATM ({means[OURS]:.3f}) {'; it '.join(against)}.")
+            said.append(
+                f"- `{regime}`, {_per_class(ipc)}: {method_name(OURS)} ({means[OURS]:.3f}) {'; it '.join(against)}."
+            )
     return ["\n".join(said)] if said else []
 
 

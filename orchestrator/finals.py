@@ -50,6 +50,8 @@ FULL_DATA, RANDOM_REAL = "full_data", "random_real"
 CHALLENGE = "challenge"
 """The finals' own protocol, beside the label regimes'."""
 
+_TRAIN_AND_TEST = ray.remote(train_and_test)  # once: Ray exports each such object as a function of its own
+
 Measured = dict[str, dict[str, list[Metrics]]]
 """What the networks of each set reached: by protocol, and by the name of a trial or baseline."""
 
@@ -171,7 +173,7 @@ def start_network(
         regime: Where the labels come from.
         teacher: Reference to who labels; of the hard regime it is not read.
     """
-    run = ray.remote(train_and_test).options(**resources.actor_options)
+    run = _TRAIN_AND_TEST.options(**resources.actor_options)
     seed = seed_of(inputs.settings.seed, "finals", number)
     return run.remote(
         inputs.file, images, inputs.network, protocol, inputs.evaluation_augmentation, seed, resources.device, regime,

@@ -36,7 +36,6 @@ _METRICS = (
 )  # fmt: skip
 _PARAMS = ("N", "M", "T_minus", "T", "T_plus", "lr_pixel", "lr_alpha")
 _OVER_ITERATIONS = (_ACCURACY, "matching_loss", "alpha")
-_BEST_FIRST = f"metrics.`{_ACCURACY}`"
 
 
 def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: str, run_id: str) -> dict[str, str]:
@@ -55,15 +54,17 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
     Raises:
         ClusterError: MLflow does not answer, or has no such run any more.
     """
-    stage, what = (FINALS, "sets") if space.ipcs else (SEARCH, "trials")
+    if space.ipcs:
+        stage, what, metric, state = FINALS, "sets", _of_regime(_regimes(space)[0]), _state_of_sets
+    else:
+        stage, what, metric, state = SEARCH, "trials", _ACCURACY, _state_of_trials
     runs = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`mdatm.stage` = '{stage}'"
-    order = f"metrics.`{_of_regime(_regimes(space)[0])}`" if space.ipcs else _BEST_FIRST
     client = MlflowClient(tracking_uri)
     try:
         made = client.get_run(run_id).info.start_time
-        view = _saved_view(sweep, made, (_state_of_sets if space.ipcs else _state)(space, runs))
+        view = _saved_view(sweep, made, state(space, runs))
         client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{run_id}", view)
-        best = client.search_runs([experiment_id], runs, order_by=[f"{order} DESC"], max_results=COMPARED)
+        best = client.search_runs([experiment_id], runs, order_by=[f"metrics.`{metric}` DESC"], max_results=COMPARED)
     except MlflowException as error:
         bottom: BaseException = error  # MLflow wraps "connection refused" four times
         while bottom.__context__ is not None:
@@ -91,68 +92,65 @@ def _saved_view(name: str, made: int, state: dict[str, Any]) -> str:
     return json.dumps({"name": name, "createdAt": made, "updatedAt": made, "state": f"deflate;{packed}"})
 
 
-def _state(space: Space, trials: str) -> dict[str, Any]:
+def _state_of_trials(space: Space, runs: str) -> dict[str, Any]:
     """Return the state of the page of an experiment's runs that shows a sweep's trials.
 
     Args:
         space: What is varied: columns, and the axes of the parallel coordinates.
-        trials: The filter that finds the trials.
+        runs: The filter that finds the trials.
     """
     first_rung = space.fixed["first_rung_iterations"].value  # all trials came to it
-    outcome = "tags.`mdatm.outcome`"
     metrics = [f"metrics.`{name}`" for name in _METRICS]
     params = [f"params.`{name}`" for name in dict.fromkeys((*space.varied, *_PARAMS))]
-    return {
-        "searchFilter": trials,
-        "orderByKey": _BEST_FIRST,
-        "orderByAsc": False,
-        "selectedColumns": [outcome, *metrics, *params],
-        "columnOrder": ["duration", outcome, *metrics, *params],
-        "columnWidths": {column: _width(column) for column in (outcome, *metrics, *params)},
-        "runsHiddenMode": "FIRST_20_RUNS",
-        "compareRunCharts": [
-            _chart("settings", "PARALLEL", selectedParams=space.varied, selectedMetrics=[_ACCURACY], showAllRuns=True),
-            *(_chart("iterations", "LINE", metricKey=name, lineSmoothness=0) for name in _OVER_ITERATIONS),
-            _chart("iterations", "SCATTER", xaxis=_axis("matching_loss"), yaxis=_axis(_ACCURACY)),
-            _chart("images", "IMAGE", imageKeys=["synthetic"], step=first_rung, showRunParams=False),
-        ],
-        "compareRunSections": [
-            _section("settings", "Settings and accuracy", columns=1, height=420),
-            _section("iterations", "Accuracy, loss and α", columns=2, height=320),
-            _section("images", "Synthetic images", columns=1, height=560),
-            # MLflow puts charts of all other metrics under this name.
-            _section("others", "Model metrics", columns=3, height=320, display=False),
-        ],
-        "isAccordionReordered": True,
-    }  # fmt: skip
+    columns = ["tags.`mdatm.outcome`", *metrics, *params]
+    charts = [
+        _chart("settings", "PARALLEL", selectedParams=space.varied, selectedMetrics=[_ACCURACY], showAllRuns=True),
+        *(_chart("iterations", "LINE", metricKey=name, lineSmoothness=0) for name in _OVER_ITERATIONS),
+        _chart("iterations", "SCATTER", xaxis=_axis("matching_loss"), yaxis=_axis(_ACCURACY)),
+        _chart("images", "IMAGE", imageKeys=["synthetic"], step=first_rung, showRunParams=False),
+    ]
+    sections = [
+        _section("settings", "Settings and accuracy", columns=1, height=420),
+        _section("iterations", "Accuracy, loss and α", columns=2, height=320),
+        _section("images", "Synthetic images", columns=1, height=560),
+    ]
+    shown = {"columnOrder": ["duration", *columns], "runsHiddenMode": "FIRST_20_RUNS"}
+    return _state(runs, _ACCURACY, columns, charts, sections) | shown
 
 
-def _state_of_sets(space: Space, sets: str) -> dict[str, Any]:
+def _state_of_sets(space: Space, runs: str) -> dict[str, Any]:
     """Return the state of the page of an experiment's runs that shows a comparison's sets.
 
     Args:
         space: What is compared.
-        sets: The filter that finds the sets.
+        runs: The filter that finds the sets.
     """
     means = [_of_regime(regime) for regime in _regimes(space)]
     columns = [*(f"params.`{name}`" for name in ("method", "ipc")), *(f"metrics.`{name}`" for name in means)]
+    charts = [
+        _chart("settings", "PARALLEL", selectedParams=["method", "ipc"], selectedMetrics=means, showAllRuns=True),
+        *(_chart("regimes", "BAR", metricKey=name) for name in means),
+    ]
+    sections = [
+        _section("settings", "Method, images per class and accuracy", columns=1, height=520),
+        _section("regimes", "Accuracy by label regime", columns=1, height=900),
+    ]
+    return _state(runs, means[0], columns, charts, sections) | {"columnOrder": columns, "runsHiddenMode": "SHOWALL"}
+
+
+def _state(
+    runs: str, metric: str, columns: list[str], charts: list[dict[str, Any]], sections: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what the state of every page of ours has: the runs that a filter finds, the best by a metric first."""
     return {
-        "searchFilter": sets,
-        "orderByKey": f"metrics.`{means[0]}`",
+        "searchFilter": runs,
+        "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": False,
         "selectedColumns": columns,
-        "columnOrder": columns,
         "columnWidths": {column: _width(column) for column in columns},
-        "runsHiddenMode": "SHOWALL",
-        "compareRunCharts": [
-            _chart("settings", "PARALLEL", selectedParams=["method", "ipc"], selectedMetrics=means, showAllRuns=True),
-            *(_chart("regimes", "BAR", metricKey=name) for name in means),
-        ],
-        "compareRunSections": [
-            _section("settings", "Method, images per class and accuracy", columns=1, height=520),
-            _section("regimes", "Accuracy by label regime", columns=1, height=900),
-            _section("others", "Model metrics", columns=3, height=320, display=False),
-        ],
+        "compareRunCharts": charts,
+        # MLflow puts charts of all other metrics under the last name.
+        "compareRunSections": [*sections, _section("others", "Model metrics", columns=3, height=320, display=False)],
         "isAccordionReordered": True,
     }
 

@@ -22,14 +22,13 @@ from trainables.coresets.cad_prune import scores as cad_scores
 from trainables.coresets.rded import rded
 from trainables.datasets import load
 from trainables.errors import ConfigError
-from trainables.evaluation import mean_accuracy
-from trainables.labels import default_order_labels
 from trainables.networks import ConvNet
 from trainables.regimes import Teacher
 from trainables.seeding import seed_of
 from trainables.shared_file import SharedFile, local_path
 from trainables.sre2l import Recovery, recover
 from trainables.teachers import trained_teacher
+from trainables.validation import validation_accuracy
 
 __all__ = ["BaselineMaker", "BaselineWork"]
 
@@ -150,13 +149,10 @@ class BaselineMaker:
     def _validate(self, rows: Tensor) -> float:
         """Return the mean validation accuracy of networks trained on training rows in default order."""
         work, images = self._work, self._dataset.normalized("train", rows).to(self._device)
-        labels = default_order_labels(len(rows) // self._dataset.classes, self._dataset.classes).to(self._device)
-        return mean_accuracy(
+        return validation_accuracy(
             work.network,
             self._dataset,
-            "validation",
             images,
-            labels,
             protocol=work.validation_protocol,
             augmentation=work.augmentation,
             seeds=[seed_of(self._seed, "validation", number) for number in range(work.validation_networks)],

@@ -26,7 +26,6 @@ __all__ = [
     "Step",
     "evaluate",
     "evaluate_networks",
-    "mean_accuracy",
     "measure_network",
     "predict",
     "predict_logits",
@@ -241,34 +240,3 @@ def evaluate(
         network, dataset, split, images, labels, protocol=protocol, augmentation=augmentation, seeds=[seed]
     )
     return metrics
-
-
-def mean_accuracy(
-    network: ConvNet,
-    dataset: ImageDataset,
-    split: str,
-    images: Tensor,
-    labels: Labels,
-    *,
-    protocol: Protocol,
-    augmentation: Augmentation,
-    seeds: Sequence[int],
-) -> float:
-    """Return the mean accuracy on a split of fresh networks, one after the other, trained on images [n, ch, H, W].
-
-    Other arguments as for `training_steps`.
-    """
-    accuracies = [
-        evaluate(
-            network,
-            dataset,
-            split,
-            images.__getitem__,
-            labels,
-            protocol=protocol,
-            augmentation=augmentation,
-            seed=seed,
-        ).accuracy
-        for seed in seeds
-    ]
-    return sum(accuracies) / len(accuracies)

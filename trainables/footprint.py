@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trainables.config import DistillationConfig, Protocol
+from trainables.config import Protocol
 from trainables.workbench import TrialWork, Workbench
 
 __all__ = ["Footprint", "measure_footprint"]
@@ -43,6 +43,6 @@ def measure_footprint(work: TrialWork, config: Mapping[str, Any]) -> Footprint:
     bench = Workbench(replace(work, protocol=Protocol.challenge(1), validation_networks=1, device_share=1.0))
     distiller = bench.distiller(config)
     distiller.step()
-    bench.validate(distiller.images, DistillationConfig.from_settings(config).ipc)
+    bench.validate(distiller.images)
     took = total - free + torch.cuda.max_memory_reserved(device)
     return Footprint(trial_bytes=took, gpu_bytes=total, gpu=torch.cuda.get_device_name(device))

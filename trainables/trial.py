@@ -187,7 +187,7 @@ class DistillationTrial(tune.Trainable):
             )
         return {
             "iteration": distiller.iteration,
-            "validation_accuracy": self._bench.validate(distiller.result_images, config.ipc),
+            "validation_accuracy": self._bench.validate(distiller.result_images),
             distiller.loss_name: sum(finite) / len(finite),
             "skip_rate": sum(each.skipped for each in done) / count,
             "not_finite_rate": 1 - len(finite) / count,

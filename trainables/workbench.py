@@ -13,7 +13,6 @@ from trainables.config import DistillationConfig, Protocol
 from trainables.datasets import load
 from trainables.distillation import Distiller
 from trainables.distribution_matching import DistributionMatching
-from trainables.evaluation import mean_accuracy
 from trainables.gradient_matching import GradientMatching
 from trainables.initialization import initial_images
 from trainables.inner_step import InnerStep, use_precision
@@ -25,6 +24,7 @@ from trainables.seeding import repeat_seed, seed_of
 from trainables.shared_file import SharedFile, local_path
 from trainables.storage import SharedFolder
 from trainables.trajectories import TrajectoryStore
+from trainables.validation import validation_accuracy
 
 __all__ = ["OF_REAL_IMAGES", "Distillation", "TrialWork", "Workbench"]
 
@@ -137,23 +137,19 @@ class Workbench:
         step = self._inner_step(settings.precision, compiled, micro_batch)
         return Matcher(step, self.work.augmentation, method=settings.gradient)
 
-    def validate(self, images: torch.Tensor, ipc: int) -> float:
+    def validate(self, images: torch.Tensor) -> float:
         """Return the mean accuracy on the validation split of fresh networks trained on a synthetic set.
 
         On its images with the labels that the challenge gives them, whatever labels they were learned with.
 
         Args:
-            images: Normalised float [ipc·C, ch, H, W], in default order.
-            ipc: Images per class.
+            images: Normalised float [ipc·C, ch, H, W], in default order, on the trials' device.
         """
         work = self.work
-        labels = default_order_labels(ipc, self._dataset.classes).to(self._device)
-        return mean_accuracy(
+        return validation_accuracy(
             work.network,
             self._dataset,
-            "validation",
             images,
-            labels,
             protocol=work.protocol,
             augmentation=self._evaluation_augmentation,
             seeds=[seed_of(work.seed, "validation", number) for number in range(work.validation_networks)],
