@@ -1,6 +1,5 @@
 """What all benchmarks share: fresh processes that take turns, their peak memory, and where and when it was measured."""
 
-import json
 import multiprocessing
 import os
 import platform
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.allocator import ALLOCATOR
+from trainables.files import write_json
 
 __all__ = ["device_fault", "fresh_process", "peak_bytes", "surroundings", "write_records"]
 
@@ -95,7 +95,7 @@ def surroundings(device: str) -> dict[str, Any]:
 def write_records(path: Path | None, records: list[dict[str, Any]], setting: dict[str, Any]) -> None:
     """Write records as a JSON list, each with the setting in which all were measured; nothing if there is no path."""
     if path:
-        path.write_text(json.dumps([{**record, "setting": setting} for record in records], indent=1) + "\n")
+        write_json(path, [{**record, "setting": setting} for record in records])
 
 
 def _cpu_name() -> str:

@@ -1,6 +1,5 @@
 """What a headline run leaves behind: a JSON record, the images, and pictures of them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +13,7 @@ from benchmarks.pictures import draw_before_and_after, draw_curve
 from benchmarks.problem import Problem
 from benchmarks.published import PUBLISHED
 from trainables.distillation import Distiller
-from trainables.files import write_atomically
+from trainables.files import write_atomically, write_json
 
 __all__ = ["VERSION", "draw", "new_record", "point_line", "summary", "write", "write_images"]
 
@@ -82,7 +81,7 @@ def point_line(point: Mapping[str, Any]) -> str:
 
 def write(out: Path, record: Mapping[str, Any]) -> None:
     """Write the record, replacing the one that is there."""
-    write_atomically(out / "headline.json", lambda aside: aside.write_text(json.dumps(record, indent=1) + "\n"))
+    write_json(out / "headline.json", record)
 
 
 def write_images(out: Path, distiller: Distiller) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import SeveralValues, default_name, expert_options, load_space, one_line_errors
+from orchestrator.cli import SeveralValues, default_name, expert_options, json_option, load_space, one_line_errors
 from orchestrator.errors import UserError
 from orchestrator.settings import SweepSettings, Workdir
 from orchestrator.sweep import run
 from search_spaces import Space, load, names
+from trainables.files import write_json
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ __all__ = ["main"]
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--name", metavar="NAME", help="Name; default: space, date and time. One that was cut off goes on.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the records there.")
+@json_option("records")
 @expert_options
 @one_line_errors
 def main(
@@ -77,7 +78,7 @@ def main(
     run(settings)
     if json_path is not None:
         result: dict[str, Any] = json.loads((settings.folder / "result.json").read_text())
-        json_path.write_text(json.dumps(result["records"], indent=1))
+        write_json(json_path, result["records"])
 
 
 def _comparison_of(dataset: str | None) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "data_option",
     "default_name",
     "expert_options",
+    "json_option",
     "load_space",
     "one_line_errors",
     "preset_option",
@@ -182,6 +183,23 @@ _EXPERT_OPTIONS = (
     click.option("--retrain-corrupt", is_flag=True, help="Train experts again whose files are corrupt."),
     quiet_option,
 )  # fmt: skip
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse now a file that could not be written when all has been measured."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise _Refused(param, f"{path} is in no folder; make {path.parent} first")
+    if path is not None and path.is_dir():
+        raise _Refused(param, f"{path} is a folder; name a file in it")
+    return path
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """Return the option that names a file for what was measured."""
+    return click.option(
+        "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", callback=_in_a_folder,
+        help=f"Write the {what} there.",
+    )  # fmt: skip
 
 
 def space_option(*, required: bool) -> Callable[[Command], Command]:

@@ -20,8 +20,9 @@ from orchestrator.html import write_html
 from orchestrator.regimes import MEANINGS, TEACHERS, meanings_text
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import summarize
-from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name
+from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name, size_text
 from search_spaces.listed import CORESETS, DISTILLED, METHODS
+from trainables.files import write_text
 from trainables.regimes import full_data_epochs
 
 __all__ = ["comparison_records", "describe_comparison", "records_table", "report_comparison", "spreads"]
@@ -114,14 +115,14 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
         for ipc in _in_order(records, "ipc"):
             compared = compare_methods(_values(records, regime, ipc), OURS)
             if compared:
-                parts += [f"### {_per_class(ipc)}", *difference_parts(compared)]
+                parts += [f"### {size_text(ipc)}", *difference_parts(compared)]
     parts += [
         *_spread_parts(records),
         "## Files",
         "- `result.json`: every record with its values, settings' seed, seconds",
     ]
     text = "\n\n".join(parts) + "\n"
-    (settings.folder / "report.md").write_text(text)
+    write_text(settings.folder / "report.md", text)
     write_html(settings.folder / "report.html", text, title=f"{settings.name}: {title}")
 
 
@@ -147,7 +148,7 @@ def _sentences(records: Sequence[Record]) -> list[str]:
                 for name, what in rivals.items()
             ]
             said.append(
-                f"- `{regime}`, {_per_class(ipc)}: {method_name(OURS)} ({means[OURS]:.3f}) {'; it '.join(against)}."
+                f"- `{regime}`, {size_text(ipc)}: {method_name(OURS)} ({means[OURS]:.3f}) {'; it '.join(against)}."
             )
     return ["\n".join(said)] if said else []
 
@@ -235,10 +236,6 @@ def _values(records: Sequence[Record], regime: str, ipc: int) -> dict[str, dict[
         for each in records
         if (each["regime"], each["ipc"]) == (regime, ipc)
     }
-
-
-def _per_class(ipc: int) -> str:
-    return f"{ipc} image{'' if ipc == 1 else 's'} per class"
 
 
 def _in_order(records: Sequence[Record], key: str) -> list[Any]:

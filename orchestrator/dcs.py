@@ -4,7 +4,6 @@ python -m orchestrator.dcs --space digits --subsets 20 --ipc 1 5
 python -m orchestrator.dcs --space digits --synthetic runs/sweeps/*/synthetic.safetensors
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.address import check_answers
-from orchestrator.cli import SeveralValues, expert_options, load_space, one_line_errors, space_option
+from orchestrator.cli import SeveralValues, expert_options, json_option, load_space, one_line_errors, space_option
 from orchestrator.console import make_console
 from orchestrator.dcs_report import MeasuredSet, dcs_records, reading, records_table, set_record
 from orchestrator.errors import UserError
 from orchestrator.evaluate import check_origin
 from orchestrator.settings import SweepSettings, Workdir
+from trainables.files import write_json
 
 if TYPE_CHECKING:  # for `--help`, which loads neither torch nor ray
     from rich.console import Console
@@ -52,7 +52,7 @@ FORMAT_VERSION = 1
     "--split", type=click.Choice(["test", "validation"]), default="test", show_default=True, help="What tests them."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there.")
+@json_option("figures")
 @expert_options
 @one_line_errors
 def main(
@@ -81,7 +81,7 @@ def main(
         space=space, name="dcs", seed=seed, workdir=Workdir.at(workdir), address=address, concurrent=concurrent,
         gpus_per_trial=gpus_per_trial, data=data, retrain_corrupt=retrain_corrupt, quiet=quiet,
     )  # fmt: skip
-    _check_options(files, subsets, ipcs, address, json_path)
+    _check_options(files, subsets, ipcs, address)
     settings.workdir.check_writable()
     check_answers(address)
     settings.check_dataset()
@@ -118,12 +118,10 @@ def main(
     if json_path is not None:
         facts = {"version": FORMAT_VERSION, "space": space.name, "seed": seed, "split": split, "networks": networks}
         content = {**facts, "records": records, "sets": [set_record(each) for each in sets]}
-        json_path.write_text(json.dumps(content, indent=1, allow_nan=False))
+        write_json(json_path, content)
 
 
-def _check_options(
-    files: Sequence[Path], subsets: int | None, ipcs: Sequence[int], address: str, json_path: Path | None
-) -> None:
+def _check_options(files: Sequence[Path], subsets: int | None, ipcs: Sequence[int], address: str) -> None:
     """Refuse what cannot be measured, or would have no effect, before anything is loaded."""
     if not files and subsets is None:
         raise UserError("a collection needs sets, and there are none; give --synthetic FILE … or --subsets M, or both")
@@ -135,8 +133,6 @@ def _check_options(
         raise UserError(f"--synthetic {twice[0]} is given twice, and a set counts once; drop one")
     if address.startswith("ray://"):
         raise UserError(f"--address {address} is a client's, which reads no workdir there; run on a node, with auto")
-    if json_path is not None and not json_path.absolute().parent.is_dir():
-        raise UserError(f"--json {json_path} is in no folder; make {json_path.parent} first")
 
 
 def _chosen(text: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,17 +3,17 @@
 python -m orchestrator.evaluate --synthetic runs/sweeps/NAME/synthetic.safetensors --dataset digits
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli import data_option, one_line_errors, quiet_option, workdir_option
+from orchestrator.cli import data_option, json_option, one_line_errors, quiet_option, workdir_option
 from orchestrator.console import make_console
 from orchestrator.errors import UserError
 from orchestrator.settings import Workdir
+from trainables.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ CHALLENGE_DEPTH, CHALLENGE_WIDTH = 3, 128
 @click.option("--classes", type=click.IntRange(min=2), help="A .pt holds only so many first classes; default: all.")
 @click.option("--unchecked", is_flag=True, help="Do not judge normalisation and class order of a .pt from its values.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there.")
+@json_option("figures")
 @data_option
 @workdir_option
 @quiet_option
@@ -69,6 +69,7 @@ def main(
     from orchestrator.inputs import prepare_dataset
     from orchestrator.live import progress_bar
     from orchestrator.statistics import summarize
+    from orchestrator.tables import size_text
     from trainables.augmentation import Augmentation
     from trainables.config import Protocol
     from trainables.datasets import load
@@ -107,9 +108,7 @@ def main(
     for note in notes:
         click.echo(f"Note: {note}")
     ipc = len(images) // real.classes
-    click.echo(
-        f"{ipc} images a class of {dataset}, {real.classes} classes; {_network_text(network)}; on {_name(device)}"
-    )
+    click.echo(f"{size_text(ipc)} of {dataset}, {real.classes} classes; {_network_text(network)}; on {_name(device)}")
     labels, pixels = default_order_labels(ipc, real.classes).to(device), images.to(device)
     settings = Protocol.challenge()
     with progress_bar(console, "Evaluating, epochs", networks * settings.epochs) as show:
@@ -127,7 +126,7 @@ def main(
             "network": asdict(network), "settings": asdict(settings), "augmentation": list(real.augmentation),
             "checks": checks, "notes": notes, **summaries,
         }  # fmt: skip
-        json_path.write_text(json.dumps(record, indent=1))
+        write_json(json_path, record)
 
 
 def _read_stored(path: Path, facts: "DatasetFacts", classes: int | None) -> "SyntheticSet":

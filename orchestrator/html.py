@@ -7,7 +7,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from trainables.files import write_atomically
+from trainables.files import write_text
 
 __all__ = ["write_html"]
 
@@ -57,7 +57,7 @@ def write_html(path: Path, markdown: str, *, title: str) -> None:
                 child.attrs["src"] = _data_uri(path.parent / str(child.attrs["src"]))
     body = parser.renderer.render(_wrapped(tokens), parser.options, {})
     page = _PAGE.format(title=html.escape(title), body=body)
-    write_atomically(path, lambda aside: aside.write_text(page))
+    write_text(path, page)
 
 
 def _data_uri(picture: Path) -> str:

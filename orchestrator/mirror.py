@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.workdir import Workdir
-from trainables.files import write_atomically
+from trainables.files import write_text
 from trainables.pace import WritingPace
 from trainables.storage import StorageError, sha256_of
 
@@ -200,7 +200,7 @@ class Mirror:
     def _remember(self, mirror: Mapping[str, Any], stamps: Mapping[str, Any]) -> None:
         self._seen, self._stamps = dict(mirror), dict(stamps)
         text = json.dumps({"mirror": self._seen, "stamps": self._stamps})
-        write_atomically(self._folder / _OWN, lambda aside: aside.write_text(text))
+        write_text(self._folder / _OWN, text)
 
     def _names(self) -> list[str]:
         """Return the folder's files that belong into the mirror."""

@@ -8,9 +8,9 @@ from orchestrator.comparison_report import describe_comparison
 from orchestrator.delivery import INPUT, TAGS, Part
 from orchestrator.mlflow_datasets import synthetic_dataset
 from orchestrator.mlflow_entries import file_entries, metric_entries
-from orchestrator.report import repeat_command
 from orchestrator.served_model import model_tags
 from orchestrator.settings import SweepSettings
+from orchestrator.sweep_report import repeat_command
 from orchestrator.tables import (
     difference_parts,
     finals_table,

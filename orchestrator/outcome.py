@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,21 +13,29 @@ from orchestrator.experts import ExpertSummary
 from orchestrator.figures import draw_sets
 from orchestrator.finals import Measured, write_finals
 from orchestrator.inputs import Inputs
-from orchestrator.report import stored_result, write_report
 from orchestrator.rungs import REFERENCE_TRIAL
 from orchestrator.settings import SweepSettings
 from orchestrator.study import range_text, write_study
+from orchestrator.sweep_report import write_report
 from orchestrator.tables import FINAL_NAMES
 from orchestrator.tracking import SweepRun, compare_url
 from orchestrator.trials import TrialRecord, best_trial, images_of, trial_name, write_parquet
 from trainables.checkpoints import checkpoint_place, read_checkpoint
-from trainables.files import write_atomically
+from trainables.files import write_json
 from trainables.initialization import initial_images
 from trainables.labels import default_order_labels
 from trainables.seeding import repeat_seed
 from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
 
-__all__ = ["Findings", "collect_result", "finished_result", "leave_files", "leave_unfinished", "read_synthetic_sets"]
+__all__ = [
+    "Findings",
+    "collect_result",
+    "finished_result",
+    "leave_files",
+    "leave_unfinished",
+    "read_synthetic_sets",
+    "stored_result",
+]
 
 _FILES = {
     "synthetic": "synthetic.safetensors",
@@ -155,6 +162,13 @@ def _trial_entry(record: TrialRecord) -> dict[str, Any]:
     return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
 
 
+def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
+    """Return what result.json holds, of whatever status; None if there is none."""
+    file = settings.folder / "result.json"
+    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return result
+
+
 def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
     """Return what result.json holds if the sweep is finished."""
     result = stored_result(settings)
@@ -163,7 +177,7 @@ def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
 
 def write_result(settings: SweepSettings, result: dict[str, Any]) -> None:
     """Write result.json, which stands for all other files and so comes last."""
-    _write_json(settings.folder / "result.json", result)
+    write_json(settings.folder / "result.json", result)
 
 
 def leave_unfinished(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:
@@ -195,7 +209,7 @@ def leave_files(inputs: Inputs, found: Findings, result: dict[str, Any]) -> None
     best, sets = found.best, found.sets
     write_parquet(folder / _FILES["trials"], found.trials, space.varied)
     write_finals(folder / _FILES["finals"], found.measured, names)
-    _write_json(folder / _FILES["diagnostics"], found.diagnostics)
+    write_json(folder / _FILES["diagnostics"], found.diagnostics)
     write_synthetic(folder / _FILES["synthetic"], sets[best.name])
     write_challenge(folder / _FILES["challenge"], sets[best.name].images)
     shown = {_title(FINAL_NAMES["winner"], sets[best.name]): sets[best.name]}
@@ -217,11 +231,6 @@ def leave_files(inputs: Inputs, found: Findings, result: dict[str, Any]) -> None
 
 def _title(name: str, synthetic: SyntheticSet) -> str:
     return f"after: {name}, expert epochs {range_text(synthetic.config)}"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=1, allow_nan=False)
-    write_atomically(path, lambda aside: aside.write_text(text))
 
 
 def _pictures(inputs: Inputs, sets: dict[str, SyntheticSet]) -> dict[str, torch.Tensor]:

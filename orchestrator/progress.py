@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from trainables.files import write_atomically
+from trainables.files import write_text
 from trainables.metrics import Metrics
 
 __all__ = ["Progress"]
@@ -57,7 +57,7 @@ class Progress:
         }
         text = json.dumps(record)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, lambda aside: aside.write_text(text))
+        write_text(self._path, text)
 
     def spend(self, stage: str) -> None:
         """Count the time since the last call, or since the start, as a stage's, and save."""

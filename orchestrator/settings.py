@@ -17,7 +17,7 @@ from orchestrator.workdir import Workdir
 from search_spaces import Space
 from search_spaces.record import from_record, to_record
 from trainables.config import DistillationConfig, ExpertRecipe, Protocol
-from trainables.files import write_atomically
+from trainables.files import write_json
 from trainables.sources import find
 
 __all__ = ["FINALS", "SEARCH", "SweepSettings", "Workdir"]
@@ -243,8 +243,7 @@ class SweepSettings:
     def write(self) -> None:
         """Create the sweep's folder and write down what it was asked to do."""
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._record(), indent=1)
-        write_atomically(self._file, lambda aside: aside.write_text(text))
+        write_json(self._file, self._record())
 
     def _record(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from orchestrator.comparisons import compare_winners
 from orchestrator.html import write_html
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import difference_parts, markdown_table, mean_std
+from trainables.files import write_text
 
 __all__ = ["write_comparison"]
 
@@ -41,7 +42,7 @@ def write_comparison(folder: Path, sweeps: Sequence[tuple[SweepSettings, Mapping
             parts.append(f"![{settings.name}]({picture.as_posix()})")
     text = "\n\n".join(parts) + "\n"
     page = folder / f"{'+'.join(names)}.html"
-    page.with_suffix(".md").write_text(text)
+    write_text(page.with_suffix(".md"), text)
     write_html(page, text, title=title)
     return page
 

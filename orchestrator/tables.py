@@ -23,6 +23,7 @@ __all__ = [
     "repeats_markdown",
     "repeats_table",
     "result_table",
+    "size_text",
     "study_figure_table",
     "study_markdown",
     "study_table",
@@ -207,6 +208,11 @@ def mean_std(summary: dict[str, Any]) -> str:
     """Return mean ± std of a summary as people read it."""
     spread = f" ± {summary['std']:.3f}" if summary["n"] > 1 else ""  # one value has none
     return f"{summary['mean']:.3f}{spread}"
+
+
+def size_text(ipc: int) -> str:
+    """Return the size of a set in words."""
+    return f"{ipc} image{'' if ipc == 1 else 's'} per class"
 
 
 def number_text(value: Any) -> str:

@@ -1,12 +1,14 @@
 """Writing files so that a reader sees the old one or the whole new one."""
 
 import errno
+import json
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["is_disk_full", "remove_leftovers", "write_atomically"]
+__all__ = ["is_disk_full", "remove_leftovers", "write_atomically", "write_json", "write_text"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,6 +30,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; what is no file of its own, such as /dev/stdout or a pipe, is written to."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_text(text)
+    else:
+        write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with `write_text`, a line a value.
+
+    Raises:
+        ValueError: A number is not finite, for which JSON has no word.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -32,11 +33,32 @@ def loaded_by(module: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr.rpartition("HEAVY ")[2]
 
 
-@pytest.mark.parametrize("module", ["sweep", "experts", "evaluate", "ui", "baselines", "dcs"])
+@pytest.mark.parametrize("module", ["sweep", "experts", "evaluate", "ui", "report", "baselines", "dcs"])
 def test_help_loads_neither_torch_nor_ray(module: str) -> None:
     code, output, heavy = loaded_by(f"orchestrator.{module}", "--help")
     assert code == 0 and "Usage:" in output
     assert heavy == ""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("baselines", "--dataset", "digits"),
+        ("dcs", "--space", "digits", "--subsets", 8),
+        ("evaluate", "--dataset", "digits", "--synthetic", __file__),
+    ],
+    ids=lambda asked: asked[0],
+)
+def test_json_that_could_not_be_written_is_refused_before_anything_is_measured(
+    asked: tuple[str | int, ...], tmp_path: Path
+) -> None:
+    command, *options = asked
+    options += ["--workdir", tmp_path / "runs", "--json"]
+    for file, words in ((tmp_path / "no" / "a.json", "make"), (tmp_path, "is a folder")):
+        refused = run(f"orchestrator.{command}", *options, file)
+        assert_refused(refused, "--json")
+        assert words in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("space", ["ti_ranges", "digits_ablation"])

@@ -79,7 +79,7 @@ class TestAccepted:
         write_challenge(tmp_path / "set.pt", images)
         found = evaluate(workdir, tmp_path / "set.pt", "--json", str(tmp_path / "figures.json"))
         assert found.exit_code == 0, found.output
-        assert "2 images a class of digits, 10 classes" in found.stdout
+        assert "2 images per class of digits, 10 classes" in found.stdout
         assert "ConvNet depth 1, width 2 (the challenge's is depth 3, width 128); on " in found.stdout
         assert "Note:" not in found.stdout
         written = json.loads((tmp_path / "figures.json").read_text())
@@ -114,7 +114,7 @@ class TestAccepted:
     def test_the_first_classes_alone(self, workdir: Path, images: Tensor, tmp_path: Path) -> None:
         path = bare(tmp_path, images[: 3 * IPC])
         found = evaluate(workdir, path, "--classes", "3", "--unchecked")
-        assert found.exit_code == 0 and "2 images a class of digits, 3 classes" in found.stdout
+        assert found.exit_code == 0 and "2 images per class of digits, 3 classes" in found.stdout
 
     def test_what_cannot_be_confirmed_is_noted(self, workdir: Path, images: Tensor, tmp_path: Path) -> None:
         shuffled = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
@@ -129,7 +129,7 @@ class TestAccepted:
         arguments = ["--synthetic", tmp_path / "set.safetensors", "--dataset", "digits", "--workdir", workdir]
         found = CliRunner().invoke(main, [*map(str, arguments), "--networks", "1"])
         assert found.exit_code == 0, found.output
-        assert "1 images a class of digits, 3 classes; ConvNet depth 2, width 3" in found.stdout
+        assert "1 image per class of digits, 3 classes; ConvNet depth 2, width 3" in found.stdout
 
     def test_a_whitened_set_meets_whitened_test_images(self, workdir: Path, tmp_path: Path) -> None:
         white = load(whiten(prepare("digits", cache=workdir / "datasets", validation_share=0.1)))

@@ -14,8 +14,8 @@ from orchestrator import search_figures
 from orchestrator.algorithm import pseudo_code
 from orchestrator.cli import load_space
 from orchestrator.html import write_html
-from orchestrator.report import repeat_command
 from orchestrator.settings import SweepSettings, Workdir
+from orchestrator.sweep_report import repeat_command
 from orchestrator.trials import TrialRecord
 from search_spaces import Choice, Real, load, names
 

@@ -42,11 +42,11 @@ from orchestrator.inputs import Inputs, prepare_inputs
 from orchestrator.journal import METRICS, Journal
 from orchestrator.mlflow_datasets import real_dataset
 from orchestrator.mlflow_result import describe
-from orchestrator.report import repeat_command
 from orchestrator.served_model import save_model
 from orchestrator.settings import FINALS, SweepSettings, Workdir
 from orchestrator.statistics import summarize
 from orchestrator.study import study_rows, summarize_study
+from orchestrator.sweep_report import repeat_command
 from orchestrator.tracking import SweepRun, compare_url, open_sweep_run, reopen_sweep_run
 from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord
