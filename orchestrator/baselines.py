@@ -56,6 +56,8 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line and run."""
+    if dataset is not None and space_name is not None:
+        raise UserError(f"give --dataset {dataset} or --space {space_name}, not both: a space has its dataset")
     space = load_space(
         space_name or _comparison_of(dataset), overrides, expert_count=experts, methods=methods, regimes=regimes,
         repeats=seeds, ipcs=",".join(map(str, sorted(set(ipcs)))) or None,
@@ -86,7 +88,9 @@ def _comparison_of(dataset: str | None) -> str:
     compared: dict[str, Space] = {space.dataset: space for space in map(load, names()) if space.ipcs}
     if dataset not in compared:
         known = ", ".join(compared)
-        raise UserError(f"a comparison needs --dataset ({known}), not {dataset}; or give --space, a file with ipcs set")
+        raise UserError(
+            f"a comparison needs --dataset ({known}) or --space, a file with ipcs set, not {dataset or 'neither'}"
+        )
     return compared[dataset].name
 
 

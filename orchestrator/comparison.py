@@ -26,6 +26,7 @@ from orchestrator.tracking import SweepRun
 from search_spaces.listed import BASELINES, DISTILLED, METHODS, REGIMES, listed
 from trainables.checkpoints import read_checkpoint
 from trainables.distilled_set import distil_set
+from trainables.initialization import check_ipc
 
 __all__ = ["run_comparison"]
 
@@ -43,6 +44,7 @@ def run_comparison(settings: SweepSettings) -> dict[str, Any]:
 
 def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console: Console) -> dict[str, Any]:
     inputs, progress = prepare_inputs(settings, console), Progress(settings.folder)
+    check_ipc(inputs.dataset, max(settings.space.ipcs))  # now, and not after the experts
     check_experts(inputs)
     with tracked(settings, mirror, console) as run:
         try:

@@ -166,9 +166,11 @@ def _collection(
     """Return what `measure_set` takes of each set, by name and images per class; says what of a stored set is not read.
 
     Raises:
-        UserError: A stored set has other classes or normalisation, or a class too few images for the subsets.
+        UserError: A stored set has other classes or normalisation.
+        ConfigError: A class has too few images for the subsets.
     """
     from trainables.dcs import RealSubset
+    from trainables.initialization import check_ipc
     from trainables.seeding import seed_of
 
     dataset = inputs.dataset
@@ -177,9 +179,8 @@ def _collection(
         for note in check_origin(path, each, dataset):
             console.print(f"Note: {path}: {note}", markup=False)
         sources[str(path), each.ipc] = each.images.numpy()
-    smallest = int(dataset.labels("train").bincount(minlength=dataset.classes).min())
-    if subsets and ipcs[-1] > smallest:
-        raise UserError(f"--ipc is at most {smallest}, the images of the smallest class, not {ipcs[-1]}; lower it")
+    if subsets:
+        check_ipc(dataset, max(ipcs))
     for ipc, number in product(ipcs, range(subsets)):
         seed = seed_of(inputs.settings.seed, "dcs", "subset", ipc, number)
         sources[f"random real, {number}", ipc] = RealSubset(ipc, seed)

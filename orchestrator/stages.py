@@ -38,6 +38,7 @@ from orchestrator.tables import repeats_table, result_table, study_figure_table,
 from orchestrator.tracking import SweepRun
 from orchestrator.trial_tracking import TrackingCallback
 from orchestrator.trials import TrialRecord, best_trial, trial_name
+from trainables.initialization import check_ipc
 
 __all__ = ["run_sweep"]
 
@@ -59,6 +60,7 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     progress.compilation = progress.compilation or decide_compilation(settings, resources)
     compiled, why = progress.compilation
     inputs = prepare_inputs(settings, console)
+    check_ipc(inputs.dataset, settings.fixed["ipc"])  # now, and not after the experts
     check_experts(inputs)
     if settings.study_uri:
         open_storage(settings.study_uri)  # now, and not after the experts

@@ -235,7 +235,14 @@ class Space:
         """Refuse what a comparison, or anything else, would not read."""
         defaults = {name: VOCABULARY[name].default for name in ("methods", "baselines", "final_networks")}
         if self.ipcs and set(self.variants) != set(DISTILLED):
-            raise SpaceError(f"a comparison (ipcs={self.parameters['ipcs'].values[0]}) has the variants {DISTILLED}")
+            (given,) = self.parameters["ipcs"].values
+            raise SpaceError(
+                f"a comparison (ipcs={given}) needs the variants {', '.join(DISTILLED)}, and {self.name} has "
+                f"{', '.join(self.variants) or 'none'}; copy search_spaces/digits_regimes.py, or leave ipcs at none"
+            )
+        for name in ("methods", "regimes") if self.ipcs else ():
+            if self.parameters[name].values == ("none",):
+                raise SpaceError(f"a comparison needs {name}, and they are none; name some, or all")
         for name in ("baselines", "final_networks") if self.ipcs else ("methods",):
             if self.parameters[name].values != (defaults[name],):
                 kind = "a comparison" if self.ipcs else "what compares no methods (ipcs is none)"

@@ -9,7 +9,7 @@ from trainables.networks import ConvNet
 from trainables.seeding import generator
 from trainables.trajectories import Trajectories
 
-__all__ = ["initial_images", "real_images"]
+__all__ = ["check_ipc", "initial_images", "real_images"]
 
 
 def initial_images(
@@ -46,6 +46,20 @@ def initial_images(
             return torch.randn(shape, generator=generator(seed, "initialization", "noise"))
         case _:
             raise ConfigError(f"initialization is one of correct, real, noise, not {mode}")
+
+
+def check_ipc(dataset: ImageDataset, ipc: int) -> None:
+    """Check that every class has so many training images.
+
+    Raises:
+        ConfigError: A class has fewer, or `ipc` is below 1.
+    """
+    if ipc < 1:
+        raise ConfigError(f"ipc must be at least 1, not {ipc}")
+    counts = dataset.labels("train").bincount(minlength=dataset.classes).tolist()
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < ipc:
+            raise ConfigError(f"class {name!r} has {count} training images, fewer than ipc = {ipc}; lower ipc")
 
 
 def real_images(dataset: ImageDataset, ipc: int, seed: int) -> Tensor:
@@ -89,16 +103,12 @@ def _correct_images(
 
 
 def _class_orders(dataset: ImageDataset, ipc: int, seed: int) -> list[Tensor]:
-    """Return for each class the indices of its training images in random order."""
+    """Return for each class the indices of its training images, of which it has `ipc`, in random order."""
+    check_ipc(dataset, ipc)
     labels = dataset.labels("train")
     draws = generator(seed, "initialization")
     orders = []
     for label in range(dataset.classes):
         members = (labels == label).nonzero().flatten()
-        if len(members) < ipc:
-            raise ConfigError(
-                f"class {dataset.class_names[label]!r} has {len(members)} training images, fewer than ipc = {ipc}; "
-                "lower ipc"
-            )
         orders.append(members[torch.randperm(len(members), generator=draws)])
     return orders

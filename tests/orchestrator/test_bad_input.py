@@ -67,6 +67,12 @@ def test_settings_that_cannot_work_together(tmp_path: Path) -> None:
     refused(tmp_path, "--space", "digits", "--set", "lr_label=5", words=("lr_label", "label_mode"))
 
 
+def test_more_images_than_a_class_has_before_experts_are_trained(tmp_path: Path) -> None:
+    done = run("orchestrator.sweep", "--space", "digits", "--set", "ipc=120", "--workdir", tmp_path / "runs")
+    assert_refused(done, "106 training images, fewer than ipc = 120; lower ipc")
+    assert not list((tmp_path / "runs").glob("sweeps/*")) and not list((tmp_path / "runs").glob("experts/*"))
+
+
 def test_a_space_beyond_its_horizon(tmp_path: Path) -> None:
     space = tmp_path / "mine.py"
     space.write_text(BEYOND_HORIZON)

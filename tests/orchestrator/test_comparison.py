@@ -111,18 +111,32 @@ class TestSpaces:
             load("digits_regimes").override({"baselines": "rded"})
         with pytest.raises(SpaceError, match="methods has no effect in what compares no methods"):
             load("digits").override({"methods": "rded"})
-        with pytest.raises(SpaceError, match="has the variants"):
+        with pytest.raises(SpaceError, match="needs the variants dm, dc, m_datm, and digits has none; copy"):
             load("digits").override({"ipcs": "1,5"})
+
+    @pytest.mark.parametrize("name", ["methods", "regimes"])
+    def test_nothing_to_compare(self, name: str) -> None:
+        with pytest.raises(SpaceError, match=f"a comparison needs {name}, and they are none; name some, or all"):
+            load("digits_regimes").override({name: "none"})
 
 
 class TestRefused:
     def test_a_dataset_without_a_comparison(self, tmp_path: Path) -> None:
         done = run("orchestrator.baselines", "--dataset", "mnist", "--workdir", tmp_path / "runs")
-        assert_refused(done, "--dataset (digits, cifar10), not mnist", "--space")
+        assert_refused(done, "--dataset (digits, cifar10) or --space", "not mnist")
 
     def test_an_unknown_method(self, tmp_path: Path) -> None:
         done = run("orchestrator.baselines", "--dataset", "digits", "--methods", "best", "--workdir", tmp_path / "runs")
         assert_refused(done, "methods must be a word", "k_center", "not 'best'")
+
+    def test_a_dataset_and_a_space(self, tmp_path: Path) -> None:
+        both = ("--dataset", "digits", "--space", "digits_regimes", "--workdir", tmp_path / "runs")
+        assert_refused(run("orchestrator.baselines", *both), "--dataset digits or --space digits_regimes", "not both")
+
+    def test_more_images_than_a_class_has_before_experts_are_trained(self, tmp_path: Path) -> None:
+        asked = ("--dataset", "digits", "--ipc", 1, 120, "--methods", "m_datm", "--workdir", tmp_path / "runs")
+        assert_refused(run("orchestrator.baselines", *asked), "106 training images, fewer than ipc = 120; lower ipc")
+        assert not list((tmp_path / "runs").glob("sweeps/*")) and not list((tmp_path / "runs").glob("experts/*"))
 
 
 def test_the_plan_counts_every_set_and_network() -> None:

@@ -253,7 +253,7 @@ class TestRefused:
         refused("--synthetic", turned, "--workdir", tmp_path, words=("other classes", "'1' where it has '0'"))
 
     def test_more_images_than_a_class_has(self, tmp_path: Path) -> None:
-        refused("--subsets", 2, "--ipc", 1, 1000, "--workdir", tmp_path, words=("--ipc is at most 104", "not 1000"))
+        refused("--subsets", 2, "--ipc", 1, 1000, "--workdir", tmp_path, words=("fewer than ipc = 1000", "lower ipc"))
 
 
 @pytest.mark.slow

@@ -22,9 +22,9 @@ from trainables.coresets import (
     random,
     uncertainty,
 )
-from trainables.coresets.balance import check_ipc
 from trainables.coresets.evidence import Evidence
 from trainables.errors import ConfigError
+from trainables.initialization import check_ipc
 
 __all__ = ["NAMES", "Evidence", "select"]
 
@@ -67,5 +67,5 @@ def select(name: str, evidence: Evidence, ipc: int, seed: int) -> Tensor:
     """
     if name not in _METHODS:
         raise ConfigError(f"a coreset is one of {', '.join(NAMES)}, not {name}")
-    check_ipc(evidence, ipc)  # before anything is trained
+    check_ipc(evidence.dataset, ipc)  # before anything is trained
     return _METHODS[name](evidence, ipc, seed)

@@ -7,22 +7,9 @@ from torch import Tensor
 
 from trainables.coresets.evidence import Evidence
 from trainables.coresets.ranking import highest, lowest
-from trainables.errors import ConfigError
+from trainables.initialization import check_ipc
 
-__all__ = ["balanced", "check_ipc", "highest_of_each_class", "lowest_of_each_class"]
-
-
-def check_ipc(evidence: Evidence, ipc: int) -> None:
-    """Check that every class has `ipc` training images.
-
-    Raises:
-        ConfigError: A class has fewer, or `ipc` is below 1.
-    """
-    if ipc < 1:
-        raise ConfigError(f"ipc must be at least 1, not {ipc}")
-    for name, rows in zip(evidence.dataset.class_names, evidence.rows_by_class, strict=True):
-        if len(rows) < ipc:
-            raise ConfigError(f"class {name!r} has {len(rows)} training images, fewer than ipc = {ipc}; lower ipc")
+__all__ = ["balanced", "highest_of_each_class", "lowest_of_each_class"]
 
 
 def balanced(evidence: Evidence, ipc: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
@@ -37,7 +24,7 @@ def balanced(evidence: Evidence, ipc: int, choose: Callable[[Tensor], Tensor]) -
     Raises:
         ConfigError: As `check_ipc`.
     """
-    check_ipc(evidence, ipc)
+    check_ipc(evidence.dataset, ipc)
     return torch.cat([rows[choose(rows)] for rows in evidence.rows_by_class])
 
 
