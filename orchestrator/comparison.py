@@ -35,8 +35,8 @@ _DISTIL_SET = ray.remote(distil_set)  # once: Ray exports each such object as a 
 
 def run_comparison(settings: SweepSettings) -> dict[str, Any]:
     """Run a comparison, or what is left of it, and return what result.json holds."""
-    console = make_console(quiet=settings.quiet)
-    result = drive(settings, _run, console)
+    result = drive(settings, _run, make_console(quiet=settings.quiet))
+    console = make_console()  # --quiet leaves out all but this
     console.print(*records_table(result["records"]))
     console.print(f"report: {settings.place}/report.html")
     return result
@@ -46,7 +46,7 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     inputs, progress = prepare_inputs(settings, console), Progress(settings.folder)
     check_ipc(inputs.dataset, max(settings.space.ipcs))  # now, and not after the experts
     check_experts(inputs)
-    with tracked(settings, mirror, console) as run:
+    with tracked(settings, mirror) as run:
         try:
             console.print(f"Comparison {settings.name} in {settings.place}")
             run.log_dataset(inputs)

@@ -95,7 +95,7 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
     """Write report.md, report.html and the figure of what result.json holds."""
     records, title = result["records"], settings.space.title
     draw_scalability(settings.folder / "figures" / "scalability.png", records)
-    fixed = settings.fixed
+    fixed, regimes = settings.fixed, _in_order(records, "regime")
     parts = [
         f"# {settings.name}: {title}",
         *_sentences(records),
@@ -106,11 +106,10 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
         "Coresets and what is built on them (RDED, CA2D, SRe2L) stand beside distilled sets (DM, DC, M-DATM). "
         f"Each of n repeats has a set and a network of its own, trained for {fixed['regime_epochs']} epochs; K is "
         "that compute in epochs on all real images. Test split, read once.",
-        f"{meanings_text(_in_order(records, 'regime'))}. T = {fixed['temperature']:g}; the one teacher is "
-        f"{TEACHERS[fixed['teacher']]}.",
+        f"{meanings_text(regimes)}." + (f" {_teacher(fixed)}" if set(regimes) - {"hard"} else ""),
         "![Accuracy by images per class](figures/scalability.png)",
     ]
-    for regime in _in_order(records, "regime"):
+    for regime in regimes:
         parts += [f"## `{regime}`", markdown_table(*_cells(records, regime))]
         for ipc in _in_order(records, "ipc"):
             compared = compare_methods(_values(records, regime, ipc), OURS)
@@ -124,6 +123,10 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
     text = "\n\n".join(parts) + "\n"
     write_text(settings.folder / "report.md", text)
     write_html(settings.folder / "report.html", text, title=f"{settings.name}: {title}")
+
+
+def _teacher(fixed: Mapping[str, Any]) -> str:
+    return f"T = {fixed['temperature']:g}; the one teacher is {TEACHERS[fixed['teacher']]}."
 
 
 def _sentences(records: Sequence[Record]) -> list[str]:

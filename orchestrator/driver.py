@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cluster import Resources, connected
+from orchestrator.console import make_console
 from orchestrator.errors import ClusterError, Stopped
 from orchestrator.mirror import Mirror
 from orchestrator.outcome import finished_result
@@ -37,13 +38,13 @@ def drive(settings: SweepSettings, stages: Stages, console: Console) -> dict[str
         run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
         if run is not None:
             run.log_result(result, settings)
-            _end(run, settings, "FINISHED", console)
+            _end(run, settings, "FINISHED")
             mirror.push()
         return result
 
 
 @contextmanager
-def tracked(settings: SweepSettings, mirror: Mirror, console: Console) -> Iterator[SweepRun]:
+def tracked(settings: SweepSettings, mirror: Mirror) -> Iterator[SweepRun]:
     """Keep MLflow's run of a sweep, what the machine does and the mirror in step with what is done inside.
 
     Raises:
@@ -59,15 +60,15 @@ def tracked(settings: SweepSettings, mirror: Mirror, console: Console) -> Iterat
         with monitored(run):
             yield run
     except BaseException as error:
-        _end(run, settings, "KILLED" if status_after(error) == "stopped" else "FAILED", console)
+        _end(run, settings, "KILLED" if status_after(error) == "stopped" else "FAILED")
         try:
             mirror.push(patience_s=0)
         except ClusterError as lost:  # what ended the sweep is what is to be told
-            console.print(f"Not everything is at {settings.place}: {lost}", markup=False)
+            make_console().print(f"Not everything is at {settings.place}: {lost}", markup=False)
         if isinstance(error, KeyboardInterrupt):
             raise Stopped(f"stopped by hand; go on with: {settings.resume_command}") from None
         raise
-    _end(run, settings, "FINISHED", console)
+    _end(run, settings, "FINISHED")
     mirror.push()
 
 
@@ -76,9 +77,9 @@ def status_after(error: BaseException) -> str:
     return "stopped" if isinstance(error, KeyboardInterrupt | Stopped) else "failed"
 
 
-def _end(run: SweepRun, settings: SweepSettings, status: str, console: Console) -> None:
+def _end(run: SweepRun, settings: SweepSettings, status: str) -> None:
     """Close the sweep's run, and say what MLflow has not taken in yet."""
     if waiting := run.end(status):
-        console.print(
+        make_console().print(
             f"{waiting} entries wait for MLflow at {run.tracking_uri}; to send them: {settings.resume_command}"
         )

@@ -48,9 +48,8 @@ RUN_NAMES_S = 10.0
 
 def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     """Run a sweep from its experts to its report, or what is left of it, and return what result.json holds."""
-    console = make_console(quiet=settings.quiet)
-    result = drive(settings, _run_stages, console)
-    _print_result(console, settings, result)
+    result = drive(settings, _run_stages, make_console(quiet=settings.quiet))
+    _print_result(make_console(), settings, result)  # --quiet leaves out all but this
     return result
 
 
@@ -64,7 +63,7 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     check_experts(inputs)
     if settings.study_uri:
         open_storage(settings.study_uri)  # now, and not after the experts
-    with tracked(settings, mirror, console) as run:
+    with tracked(settings, mirror) as run:
         stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
         experts, trials = None, []  # what there is to tell if the sweep ends early
         try:

@@ -218,8 +218,9 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     progress["finals"] = [each for each in progress["finals"] if not (each["set"] == "rded-2" and each["network"])]
     (folder / "progress.json").write_text(json.dumps(progress))
     (folder / "result.json").unlink()
-    again = run(*command, "--methods", methods)
+    again = run(*command, "--methods", methods, "--quiet")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout == done.stdout[done.stdout.index("hard: test accuracy") :]
     assert json.loads((folder / "result.json").read_text())["records"] == before
     report = (folder / "report.md").read_text()
     made = run("orchestrator.report", "--workdir", workdir, "--sweep", "a")

@@ -129,7 +129,18 @@ def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     address, client_address = cluster
     workdir, store = tmp_path / "runs", tmp_path / "store"
-    done = run("orchestrator.experts", "--space", "digits", "--experts", 2, "--workdir", workdir, "--address", address)
+    done = run(
+        "orchestrator.experts",
+        "--space",
+        "digits",
+        "--experts",
+        2,
+        "--workdir",
+        workdir,
+        "--address",
+        address,
+        "--quiet",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trained, 0 reused" in done.stdout
     done = run(

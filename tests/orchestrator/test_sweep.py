@@ -228,7 +228,9 @@ class TestAgain:
 
     def test_the_same_command_shows_what_is_finished(self, first: Sweep) -> None:
         before = json.dumps(first.result)
-        done = run("orchestrator.sweep", *SMALL, "--workdir", first.workdir, "--name", "first")
+        command = ("orchestrator.sweep", *SMALL, "--workdir", first.workdir, "--name", "first")
+        done = run(*command)
         assert done.returncode == 0, done.stderr
         assert "best trial" in done.stdout and "Experts:" not in done.stdout
         assert json.dumps(first.result) == before
+        assert run(*command, "--quiet").stdout == done.stdout  # which leaves out all but the result
