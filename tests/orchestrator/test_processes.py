@@ -130,17 +130,9 @@ def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
     address, client_address = cluster
     workdir, store = tmp_path / "runs", tmp_path / "store"
     done = run(
-        "orchestrator.experts",
-        "--space",
-        "digits",
-        "--experts",
-        2,
-        "--workdir",
-        workdir,
-        "--address",
-        address,
+        "orchestrator.experts", "--space", "digits", "--experts", 2, "--workdir", workdir, "--address", address,
         "--quiet",
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trained, 0 reused" in done.stdout
     done = run(
