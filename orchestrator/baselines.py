@@ -3,9 +3,7 @@
 python -m orchestrator.baselines --dataset digits --ipc 1 5 10 --methods all
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -79,7 +77,8 @@ def main(
     )
     run(settings)
     if json_path is not None:
-        result: dict[str, Any] = json.loads((settings.folder / "result.json").read_text())
+        result = settings.stored_result()
+        assert result is not None, "run() has written it"
         write_json(json_path, result["records"])
 
 

@@ -35,7 +35,7 @@ _DISTIL_SET = ray.remote(distil_set)  # once: Ray exports each such object as a 
 
 def run_comparison(settings: SweepSettings) -> dict[str, Any]:
     """Run a comparison, or what is left of it, and return what result.json holds."""
-    result = drive(settings, _run, make_console(quiet=settings.quiet))
+    result = drive(settings, _run)
     console = make_console()  # --quiet leaves out all but this
     console.print(*records_table(result["records"]))
     console.print(f"report: {settings.place}/report.html")

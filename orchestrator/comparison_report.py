@@ -16,13 +16,12 @@ from rich.table import Table
 from orchestrator.accuracy import SKIPPED
 from orchestrator.comparisons import compare_methods
 from orchestrator.finals import Measured
-from orchestrator.html import write_html
+from orchestrator.html import write_report_pages
 from orchestrator.regimes import MEANINGS, TEACHERS, meanings_text
 from orchestrator.settings import SweepSettings
 from orchestrator.statistics import summarize
 from orchestrator.tables import chance_text, difference_parts, markdown_table, mean_std, method_name, size_text
 from search_spaces.listed import CORESETS, DISTILLED, METHODS
-from trainables.files import write_text
 from trainables.regimes import full_data_epochs
 
 __all__ = ["comparison_records", "describe_comparison", "records_table", "report_comparison", "spreads"]
@@ -120,9 +119,7 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
         "## Files",
         "- `result.json`: every record with its values, settings' seed, seconds",
     ]
-    text = "\n\n".join(parts) + "\n"
-    write_text(settings.folder / "report.md", text)
-    write_html(settings.folder / "report.html", text, title=f"{settings.name}: {title}")
+    write_report_pages(settings.folder / "report.html", parts, title=f"{settings.name}: {title}")
 
 
 def _teacher(fixed: Mapping[str, Any]) -> str:

@@ -221,7 +221,7 @@ def _train_experts(inputs: "Inputs", resources: "Resources", console: "Console")
     from orchestrator.experts import ensure_experts
 
     summary = ensure_experts(inputs, resources, console)
-    console.print(summary.line(inputs.store.shared.place("").rstrip("/")))
+    console.print(summary.line(inputs.experts_place))
 
 
 def _measure(

@@ -21,7 +21,7 @@ Stages = Callable[[SweepSettings, Resources, Mirror, Console], dict[str, Any]]
 """Runs what is left, and returns what result.json holds."""
 
 
-def drive(settings: SweepSettings, stages: Stages, console: Console) -> dict[str, Any]:
+def drive(settings: SweepSettings, stages: Stages) -> dict[str, Any]:
     """Run what is left of a sweep or comparison as its only driver, and return what result.json holds.
 
     Of a finished one, MLflow is sent what a driver that was cut off has not sent.
@@ -34,7 +34,7 @@ def drive(settings: SweepSettings, stages: Stages, console: Console) -> dict[str
         result = finished_result(settings)
         if result is None:
             with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
-                return stages(settings, resources, mirror, console)
+                return stages(settings, resources, mirror, make_console(quiet=settings.quiet))
         run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
         if run is not None:
             run.log_result(result, settings)

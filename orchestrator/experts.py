@@ -222,7 +222,7 @@ def run_experts(settings: SweepSettings) -> None:
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         inputs = prepare_inputs(settings, console)
         summary = ensure_experts(inputs, resources, console)
-    make_console().print(summary.line(inputs.store.shared.place("").rstrip("/")))  # also where --quiet is asked for
+    make_console().print(summary.line(inputs.experts_place))  # also where --quiet is asked for
 
 
 if __name__ == "__main__":

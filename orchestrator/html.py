@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -9,7 +10,7 @@ from markdown_it.token import Token
 
 from trainables.files import write_text
 
-__all__ = ["write_html"]
+__all__ = ["write_html", "write_report_pages"]
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -36,6 +37,19 @@ pre code {{ overflow-wrap: normal; }}
 {body}</body>
 </html>
 """
+
+
+def write_report_pages(path: Path, parts: Sequence[str], *, title: str) -> None:
+    """Write a report twice, as Markdown and beside it as HTML.
+
+    Args:
+        path: The HTML file; see `write_html`.
+        parts: Paragraphs, headings and tables in Markdown.
+        title: The page's title.
+    """
+    text = "\n\n".join(parts) + "\n"
+    write_text(path.with_suffix(".md"), text)
+    write_html(path, text, title=title)
 
 
 def write_html(path: Path, markdown: str, *, title: str) -> None:

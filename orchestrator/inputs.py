@@ -40,6 +40,11 @@ class Inputs:
     store: TrajectoryStore
 
     @property
+    def experts_place(self) -> str:
+        """Where the experts lie that all nodes share: a path or URI."""
+        return self.store.shared.place("").rstrip("/")
+
+    @property
     def evaluation_augmentation(self) -> Augmentation:
         """DSA of what is trained to be tested: the evaluator's transforms do not align corners. METHOD §3."""
         return Augmentation(families=self.augmentation.families, align_corners=False)

@@ -1,6 +1,5 @@
 """What a sweep leaves on disk: result.json, trials, the winner's files, figures and report. DESIGN, Contracts."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,6 @@ __all__ = [
     "leave_files",
     "leave_unfinished",
     "read_synthetic_sets",
-    "stored_result",
 ]
 
 _FILES = {
@@ -162,16 +160,9 @@ def _trial_entry(record: TrialRecord) -> dict[str, Any]:
     return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
 
 
-def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
-    """Return what result.json holds, of whatever status; None if there is none."""
-    file = settings.folder / "result.json"
-    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
-    return result
-
-
 def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
     """Return what result.json holds if the sweep is finished."""
-    result = stored_result(settings)
+    result = settings.stored_result()
     return result if result and result["status"] == "finished" else None
 
 

@@ -25,6 +25,8 @@ __all__ = ["main"]
 @one_line_errors
 def main(workdir: str, names: tuple[str, ...]) -> None:
     """Write the report and say where it is."""
+    from orchestrator.several import write_comparison
+
     sweeps = [SweepSettings.stored(Workdir.at(workdir), name) for name in dict.fromkeys(names)]
     if len(sweeps) == 1:
         click.echo(_again(sweeps[0]))
@@ -36,8 +38,6 @@ def main(workdir: str, names: tuple[str, ...]) -> None:
         with settings.held():
             Mirror(settings.workdir, settings.name).pull()
             results.append(_finished(settings))
-    from orchestrator.several import write_comparison
-
     click.echo(write_comparison(sweeps[0].workdir.root / "reports", list(zip(sweeps, results, strict=True))))
 
 
@@ -66,9 +66,7 @@ def _again(settings: SweepSettings) -> str:
 
 def _finished(settings: SweepSettings) -> dict[str, Any]:
     """Return what result.json holds of a finished sweep."""
-    from orchestrator.outcome import stored_result
-
-    result = stored_result(settings) or {"status": "not begun"}
+    result = settings.stored_result() or {"status": "not begun"}
     if result["status"] != "finished":
         raise UserError(
             f"only a finished sweep has a report, and {settings.name!r} is {result['status']}; go on with it: "

@@ -182,6 +182,12 @@ class SweepSettings:
             ) from error
         return cls(space=space, name=name, workdir=workdir, data=data, **{**written, **how_it_runs})
 
+    def stored_result(self) -> dict[str, Any] | None:
+        """Return what result.json holds, of whatever status; None if there is none."""
+        file = self.folder / "result.json"
+        result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        return result
+
     def check_same(self) -> None:
         """Refuse to go on with a sweep of this name that was asked to do something else.
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.comparisons import compare_winners
-from orchestrator.html import write_html
+from orchestrator.html import write_report_pages
 from orchestrator.settings import SweepSettings
 from orchestrator.tables import difference_parts, markdown_table, mean_std
-from trainables.files import write_text
 
 __all__ = ["write_comparison"]
 
@@ -40,10 +39,8 @@ def write_comparison(folder: Path, sweeps: Sequence[tuple[SweepSettings, Mapping
         for figure in ("synthetic.png", "trials.png"):
             picture = Path(os.path.relpath(settings.folder / "figures" / figure, folder))
             parts.append(f"![{settings.name}]({picture.as_posix()})")
-    text = "\n\n".join(parts) + "\n"
     page = folder / f"{'+'.join(names)}.html"
-    write_text(page.with_suffix(".md"), text)
-    write_html(page, text, title=title)
+    write_report_pages(page, parts, title=title)
     return page
 
 

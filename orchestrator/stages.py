@@ -48,7 +48,7 @@ RUN_NAMES_S = 10.0
 
 def run_sweep(settings: SweepSettings) -> dict[str, Any]:
     """Run a sweep from its experts to its report, or what is left of it, and return what result.json holds."""
-    result = drive(settings, _run_stages, make_console(quiet=settings.quiet))
+    result = drive(settings, _run_stages)
     _print_result(make_console(), settings, result)  # --quiet leaves out all but this
     return result
 
@@ -104,7 +104,7 @@ class _Stages:
     def train_experts(self) -> ExpertSummary:
         """Train the experts that are not in the store."""
         experts = ensure_experts(self.inputs, self.resources, self.console)
-        self.console.print(experts.line(self.inputs.store.shared.place("").rstrip("/")))
+        self.console.print(experts.line(self.inputs.experts_place))
         self.run.log_experts(experts, self.inputs)
         self._end_stage("experts")
         return experts

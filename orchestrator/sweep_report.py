@@ -11,7 +11,7 @@ from orchestrator.classes import class_parts, draw_confusion, read_confusions
 from orchestrator.cost import cost_parts
 from orchestrator.diagnostics_report import diagnostics_parts, draw_diagnostics, label_parts
 from orchestrator.figures import draw_study, draw_trials
-from orchestrator.html import write_html
+from orchestrator.html import write_report_pages
 from orchestrator.range_figures import draw_ranges, range_parts
 from orchestrator.regimes import regime_parts
 from orchestrator.search_figures import draw_importance, draw_parallel, tell_anything
@@ -21,7 +21,6 @@ from orchestrator.tables import markdown_table, number_text, size_text, trials_t
 from orchestrator.trials import TrialRecord, best_trial, ranked
 from search_spaces import Space, names
 from search_spaces.dimensions import Fixed
-from trainables.files import write_text
 
 __all__ = ["repeat_command", "write_report"]
 
@@ -78,9 +77,7 @@ def write_report(
         + (f"- `{more}.parquet`: a row a variant and repeat\n" if more else "")
         + "- `trials.parquet`, `diagnostics.json`, `result.json`, `settings.json`",
     ]
-    text = "\n\n".join(parts) + "\n"
-    write_text(settings.folder / "report.md", text)
-    write_html(settings.folder / "report.html", text, title=f"{result['sweep']}: {space.title}")
+    write_report_pages(settings.folder / "report.html", parts, title=f"{result['sweep']}: {space.title}")
 
 
 def _draw(settings: SweepSettings, records: list[TrialRecord], rows: list[dict[str, Any]]) -> None:

@@ -67,7 +67,7 @@ class SweepRun:
         params = {key: value for key, value in inputs.settings.fixed.items() if key.startswith(_RECIPE)}
         params |= {"dataset": inputs.dataset.name, "dataset_digest": inputs.dataset.digest}
         run = self._run(
-            _EXPERTS, {"mdatm.stage": _EXPERTS}, {"mdatm.store": inputs.store.shared.place("").rstrip("/")},
+            _EXPERTS, {"mdatm.stage": _EXPERTS}, {"mdatm.store": inputs.experts_place},
             start_time=now_ms() - int(1000 * experts.seconds),
         )  # fmt: skip
         figures = metric_entries(expert_figures(experts))
