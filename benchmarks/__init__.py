@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each a command; none of them is a test."""
+"""Benchmarks of speed and memory: a command a file, and no tests."""

@@ -1,4 +1,4 @@
-"""The time budget of a headline run: what its stages may take, and what an evaluation is going to take."""
+"""The time budget of a headline run: limits of its stages, and the estimated time of an evaluation."""
 
 import time
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 
 from benchmarks.problem import Problem
-from trainables.config import Protocol
-from trainables.evaluation import predict, train_networks
-from trainables.labels import default_order_labels
+from trainables.config.protocol import Protocol
+from trainables.data.labels import default_order_labels
+from trainables.evaluation.training import predict, train_networks
 from trainables.seeding import generator
 
 __all__ = ["EXPERT_SHARE", "FINAL_SHARE", "Clock", "EvaluationCost", "Plan", "cost_of", "plan_of"]
 
 EXPERT_SHARE = 0.4
-"""Of the budget that preparing the dataset leaves: what the experts may take."""
+"""Most of the budget left after preparing the dataset that experts may take."""
 FINAL_SHARE = 0.25
-"""Of the budget: what is kept at most for the evaluation on the test split."""
+"""Most of the budget that is reserved for the evaluation on the test split."""
 VALIDATION_SHARE = 0.02
-"""Of the budget: what one evaluation on the validation split may take."""
+"""Most of the budget that one evaluation on the validation split may take."""
 MOST_VALIDATION_EPOCHS, LEAST_VALIDATION_EPOCHS = 300, 10
 MARGIN = 1.1
-"""How much longer an evaluation may take than its first epochs promise."""
+"""Ratio of the time planned for an evaluation to the estimate from its first epochs."""
 
 
 class Clock:
-    """The budget, from the construction on."""
+    """A time budget in seconds, which starts at construction."""
 
     def __init__(self, budget: float) -> None:
         self.budget = budget
@@ -34,56 +34,62 @@ class Clock:
 
     @property
     def spent(self) -> float:
-        """Seconds so far."""
+        """Seconds since the start."""
         return time.perf_counter() - self._began
 
     @property
     def left(self) -> float:
-        """Seconds of the budget that are left; negative once it is overdrawn."""
+        """Seconds of the budget that are left; negative once it is exceeded."""
         return self.budget - self.spent
 
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """What evaluating so many networks takes, measured."""
+    """Measured time of evaluating a number of networks."""
 
     epoch: float
-    """Seconds of an epoch of all of them."""
+    """Seconds of an epoch of all networks."""
     image: float
-    """Seconds of testing all of them on an image."""
+    """Seconds of testing all networks on an image."""
 
     def times(self, networks: int) -> "EvaluationCost":
-        """Return what so many of these take one after the other."""
+        """Return the cost of `networks` such evaluations one after the other."""
         return EvaluationCost(self.epoch * networks, self.image * networks)
 
     def epochs_within(self, seconds: float, images: int) -> int:
-        """Return how many epochs fit, with a test on so many images."""
+        """Return the number of epochs that fit into `seconds`, with a test on `images` images."""
         return int((seconds / MARGIN - images * self.image) / self.epoch)
 
     def seconds(self, epochs: int, images: int) -> float:
-        """Return what so many epochs and a test on so many images take at most."""
+        """Return the planned seconds of `epochs` epochs and a test on `images` images."""
         return MARGIN * (epochs * self.epoch + images * self.image)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the time after the experts is shared out."""
+    """How the time after the expert stage is divided."""
 
     validation_epochs: int
-    """Epochs that each validation trains its network for."""
+    """Training epochs of a validation's network."""
     deadline: float
-    """On the run's clock: when the distillation has to end."""
+    """End of the distillation on the run's clock, s."""
     test_cost: EvaluationCost
 
     def test_epochs(self, clock: Clock, images: int) -> int:
-        """Return how many epochs of the challenge's the rest of the budget allows, one at least."""
+        """Return how many of the challenge's epochs fit into the rest of the budget, one at least."""
         return max(1, min(Protocol().epochs, self.test_cost.epochs_within(clock.left, images)))
 
 
 def plan_of(problem: Problem, networks: int, clock: Clock) -> Plan:
-    """Measure what evaluations take, and share out the rest of the budget; so many networks are to be tested."""
+    """Measure the cost of evaluations, and divide the rest of the budget.
+
+    Args:
+        problem: The problem of the run.
+        networks: Number of networks to test.
+        clock: The run's.
+    """
     once = cost_of(problem, 1)
-    # As `evaluate_networks` has it: side by side on a GPU, one after the other elsewhere.
+    # As in `evaluate_networks`: side by side on a GPU, one after the other elsewhere.
     tested = cost_of(problem, networks) if problem.device.type == "cuda" else once.times(networks)
     validation = len(problem.dataset.split("validation"))
     affordable = once.epochs_within(VALIDATION_SHARE * clock.budget, validation)

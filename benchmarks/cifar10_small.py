@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from search_spaces.cifar10_regimes import SPACE as CIFAR10
+from search_spaces.registered.cifar10_regimes import SPACE as CIFAR10
 
 METHODS = "random,forgetting,k_center,herding,moderate,uncertainty,rded,dm,dc,m_datm"
 """Of the coresets those that share one scoring run."""
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {
     "N": 10, "M": 2, "T_minus": 0, "T_width": 6, "T_growth": 6, "batch_syn": 25, "alpha_init": 0.02,
     "max_matching_loss": 5.0,
 }  # fmt: skip
-"""Fewer, smaller and shorter; and a tenth of the images takes smaller batches for as many steps."""
+"""Fewer and smaller networks, shorter runs; a tenth of the images needs smaller batches for as many steps."""
 
 SPACE = replace(
     CIFAR10.override(SETTINGS, source="ours: two cores"),
@@ -40,11 +40,11 @@ SPACE = replace(
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="CIFAR-10 as Parquet files.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder for the small ones.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder for the small files.")
 @click.option("--train", type=click.IntRange(1), default=500, show_default=True, help="Training images of a class.")
 @click.option("--test", type=click.IntRange(1), default=100, show_default=True, help="Test images of a class.")
 def main(data: Path, out: Path, train: int, test: int) -> None:
-    """Keep the first images of each class."""
+    """Write a smaller dataset with the first images of every class."""
     import numpy as np
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq

@@ -1,21 +1,21 @@
-"""In what a headline run differs from the experiment whose figure was published, in words."""
+"""Deviations of a headline run from the published experiment, as text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.problem import Problem
 from search_spaces import presets
-from trainables.catalog import ALL_FAMILIES
-from trainables.config import Protocol
+from trainables.config.protocol import Protocol
+from trainables.data.catalog import ALL_FAMILIES
 
 __all__ = ["deviations_of"]
 
 _Fact = tuple[bool, str]
-"""Whether a deviation is there, and how it is said."""
+"""Whether the run has a deviation, and its text."""
 
 
 def deviations_of(problem: Problem, record: Mapping[str, Any]) -> list[str]:
-    """Return in words what was done otherwise than for the published figure."""
+    """Return the deviations of a run from the published experiment, as text."""
     groups = (_experts(record), _distillation(problem, record), _task(problem, record), _test(record))
     return [text for facts in groups for holds, text in facts if holds]
 

@@ -1,9 +1,9 @@
-"""What the evaluator costs: K fresh networks one after the other against side by side.
+"""The cost of the evaluator: K fresh networks trained one after the other and side by side.
 
 python -m benchmarks.evaluator --json evaluator.json
 
-Random images and labels, all six augmentation families, no Ray. The two ways alternate within one run, so that whatever
-else the machine does falls on both; peak memory is that of a fresh process each.
+Random images and labels, all six augmentation families, no Ray. The two ways alternate within one run, so that other
+load of the machine affects both. Peak memory is measured in a fresh process for every way.
 """
 
 import statistics
@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, write_records
-from trainables.augmentation import FAMILIES, Augmentation
-from trainables.config import Protocol
-from trainables.evaluation import train_network, train_networks
-from trainables.networks import ConvNet
+from trainables.config.protocol import Protocol
+from trainables.data.augmentation import FAMILIES, Augmentation
+from trainables.evaluation.training import train_network, train_networks
+from trainables.networks.convnet import ConvNet
 from trainables.seeding import generator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is trained, once a repeat and way."""
+    """The training that every repeat does in every way."""
 
     device: str
     networks: int
@@ -43,12 +43,12 @@ class Work:
 
     @property
     def images_seen(self) -> int:
-        """Images that the networks together train on."""
+        """Training images of all networks and epochs together."""
         return self.networks * self.epochs * self.images
 
 
 def prepared(work: Work) -> dict[str, Callable[[], object]]:
-    """Return the ways of doing the work, by name, each a function that does all of it."""
+    """Return the ways of training by name, as functions that do all of the work."""
     network = ConvNet(
         channels=work.channels, image_size=work.size, classes=work.classes, depth=work.depth, width=work.width
     )
@@ -56,7 +56,7 @@ def prepared(work: Work) -> dict[str, Callable[[], object]]:
     images = torch.randn(shape, generator=generator("benchmark", "images")).to(work.device)
     labels = (torch.arange(work.images) % work.classes).to(work.device)
     protocol = Protocol(epochs=work.epochs)
-    augmentation = Augmentation(families=tuple(FAMILIES), align_corners=False)
+    augmentation = Augmentation(families=tuple(FAMILIES)).for_evaluation()
     seeds = range(work.networks)
 
     def one_at_a_time() -> None:
@@ -70,7 +70,7 @@ def prepared(work: Work) -> dict[str, Callable[[], object]]:
 
 
 def seconds_of(run: Callable[[], object], device: str) -> float:
-    """Return the wall time of a call, to the end of what it started on the device."""
+    """Return the wall time of a call in seconds, including its work on the device."""
     began = time.perf_counter()
     run()
     if device == "cuda":
@@ -79,13 +79,13 @@ def seconds_of(run: Callable[[], object], device: str) -> float:
 
 
 def peak_of(work: Work, way: str) -> int:
-    """Return the peak memory of this process, which should have done nothing before, after doing the work once."""
+    """Return this process's peak memory in bytes after doing the work once; the process must be fresh."""
     prepared(work)[way]()
     return peak_bytes(work.device)
 
 
 def measured(work: Work, repeats: int) -> list[dict[str, Any]]:
-    """Return a record a way: seconds of each repeat, their median, speed by the first way's, and peak memory."""
+    """Return a record a way: seconds by repeat, their median, speed relative to the first way, and peak memory."""
     ways = prepared(work)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):

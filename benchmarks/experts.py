@@ -1,17 +1,17 @@
-"""What experts cost: several at once against one at a time, and 22 epochs against 100.
+"""The cost of experts: several at once against one at a time, and 22 epochs against 100.
 
 python -m benchmarks.experts                                              on this machine's CPU, small
 python -m benchmarks.experts --device cuda --width 128 --images 45000     CIFAR-10's size on a GPU
 python -m benchmarks.experts --data digits --json experts.json            real images, and the figures in a file
 
-Each measurement is a process of its own; the variants take turns, and every ratio is the median over the turns of a
-variant's figure by that of the first variant in the same turn.
+Every measurement runs in its own process. The variants take turns, and every ratio is the median over the turns of a
+variant's figure divided by the first variant's in the same turn.
 """
 
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, write_records
+from orchestrator.terminal.values import ListCommand, ValueList
 
 HORIZONS = (22, 100)
-"""Epochs that M-DATM's early range needs, and those of the published experts. METHOD §1."""
+"""Epochs that M-DATM's early range needs, and those of the published experts. docs/method.md, "Experts"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,29 +45,35 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one measurement came to."""
+    """The result of one measurement."""
 
     seconds: list[float]
-    """Wall time of each epoch of the whole group."""
+    """Wall time of the group's epochs, s."""
     before_bytes: int
     """Peak memory before the first step: resident set on a CPU, allocated tensors on a GPU."""
     peak_bytes: int
-    """The same after the last epoch."""
+    """Peak memory after the last epoch."""
     file_bytes: int
     """Size of the first expert's file, a snapshot an epoch and the initial one."""
     facts: dict[str, int]
-    """What was trained on what: images, their side, parameters."""
+    """Sizes of the problem: images, their side, classes, parameters."""
 
 
 def measure(job: Job) -> Cost:
-    """Train the job's experts in this process, which should have done nothing before."""
+    """Train the job's experts in this process, which must be fresh.
+
+    Raises:
+        RuntimeError: An expert diverged.
+    """
     import torch
 
-    from trainables.augmentation import Augmentation
-    from trainables.config import ExpertRecipe
-    from trainables.experts import ExpertState, ExpertTrainer
-    from trainables.networks import ConvNet
-    from trainables.trajectories import TrajectoryStore
+    from search_spaces.vocabulary import DEFAULTS
+    from trainables.config.experts import ExpertRecipe
+    from trainables.data.augmentation import Augmentation
+    from trainables.experts.identity import ExpertIdentity
+    from trainables.experts.store import TrajectoryStore
+    from trainables.experts.training import ExpertState, ExpertTrainer
+    from trainables.networks.convnet import ConvNet
 
     torch.set_num_threads(job.threads)
     dataset, device = _dataset(job), torch.device(job.device)
@@ -80,7 +87,7 @@ def measure(job: Job) -> Cost:
     trainer = ExpertTrainer(
         dataset=dataset,
         network=network,
-        recipe=ExpertRecipe(expert_batch_size=job.batch),
+        recipe=ExpertRecipe.from_settings({**DEFAULTS, "expert_batch_size": job.batch}),
         augmentation=Augmentation(families=dataset.augmentation),
         seed=0,
         device=device,
@@ -101,8 +108,11 @@ def measure(job: Job) -> Cost:
         snapshots.append(states[0].theta.cpu())
         losses.append(states[0].loss)
     peak = peak_bytes(job.device)
+    identity = ExpertIdentity.of(
+        dataset, network=network, recipe=trainer.recipe, augmentation=trainer.augmentation, seed=trainer.seed
+    )
     with tempfile.TemporaryDirectory() as folder:
-        written = TrajectoryStore(Path(folder), asdict(job), network).write(0, snapshots, losses)
+        written = TrajectoryStore(Path(folder), identity).write(0, snapshots, losses)
     return Cost(
         seconds=seconds,
         before_bytes=before,
@@ -120,7 +130,7 @@ def measure(job: Job) -> Cost:
 def _dataset(job: Job) -> Any:
     import numpy as np
 
-    from trainables import catalog, datasets
+    from trainables.data import catalog, datasets
 
     if job.data == "digits":
         with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +161,7 @@ def in_fresh_process(job: Job) -> Cost:
 
 
 def in_turns(jobs: dict[str, Job], turns: int, console: Console) -> dict[str, list[Cost]]:
-    """Measure every job once a turn, in an order that every second turn reverses."""
+    """Measure every job once a turn; every second turn reverses the order."""
     costs: dict[str, list[Cost]] = {name: [] for name in jobs}
     for turn in range(turns):
         for name in list(jobs)[:: 1 if turn % 2 == 0 else -1]:
@@ -163,7 +173,7 @@ def in_turns(jobs: dict[str, Job], turns: int, console: Console) -> dict[str, li
 
 def record_groups(jobs: dict[str, Job], costs: dict[str, list[Cost]]) -> list[dict[str, Any]]:
     """Return a record a group size: seconds of an expert's epoch, memory, and ratios to the first job's, medians."""
-    each = {
+    seconds = {
         name: [statistics.median(cost.seconds) / jobs[name].at_once for cost in costs[name]] for name in jobs
     }  # one figure a turn
     peaks = {name: [cost.peak_bytes for cost in costs[name]] for name in jobs}
@@ -173,9 +183,9 @@ def record_groups(jobs: dict[str, Job], costs: dict[str, list[Cost]]) -> list[di
             "benchmark": "experts at once",
             "variant": name,
             "at_once": job.at_once,
-            "seconds_per_expert_epoch": statistics.median(each[name]),
-            "seconds_per_expert_epoch_by_turn": each[name],
-            "seconds_ratio": statistics.median(a / b for a, b in zip(each[name], each[first], strict=True)),
+            "seconds_per_expert_epoch": statistics.median(seconds[name]),
+            "seconds_per_expert_epoch_by_turn": seconds[name],
+            "seconds_ratio": statistics.median(a / b for a, b in zip(seconds[name], seconds[first], strict=True)),
             "before_bytes": statistics.median(cost.before_bytes for cost in costs[name]),
             "peak_bytes": statistics.median(peaks[name]),
             "peak_ratio": statistics.median(a / b for a, b in zip(peaks[name], peaks[first], strict=True)),
@@ -185,7 +195,7 @@ def record_groups(jobs: dict[str, Job], costs: dict[str, list[Cost]]) -> list[di
 
 
 def record_horizons(costs: list[Cost]) -> list[dict[str, Any]]:
-    """Return a record a horizon: what one expert costs; extrapolated from the measured epochs where they are fewer."""
+    """Return a record a horizon: the cost of one expert, extrapolated if fewer epochs were measured."""
     records: list[dict[str, Any]] = []
     for horizon in HORIZONS:
         measured = min(horizon, len(costs[0].seconds))
@@ -238,7 +248,7 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
     console.print(groups, horizons)
 
 
-@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.command(cls=ListCommand, help=(__doc__ or "").split("\n\n")[0])
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="threads of torch; an actor has 1"
@@ -250,7 +260,7 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
 @click.option("--width", type=click.IntRange(1), default=32, show_default=True, help="channels of the ConvNet")
 @click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="blocks of the ConvNet")
 @click.option("--batch", type=click.IntRange(1), default=128, show_default=True, help="images a step")
-@click.option("--at-once", type=click.IntRange(2), multiple=True, default=(2, 4, 8), show_default=True)
+@click.option("--at-once", type=ValueList(click.IntRange(2)), default="2,4,8", show_default=True, metavar="K,…")
 @click.option(
     "--epochs", type=click.IntRange(1), default=2, show_default=True, help="measured epochs; 100: all of them"
 )

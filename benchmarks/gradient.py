@@ -1,4 +1,4 @@
-"""What one gradient of the matching loss costs, by method: seconds, peak memory, and error.
+"""The cost of one gradient of the matching loss by method: seconds, peak memory, and error.
 
 python -m benchmarks.gradient                                             CIFAR's size, 100 images, on the CPU
 python -m benchmarks.gradient --device cuda --images 1000 --steps 40      M-DATM's CIFAR-100 setting on a GPU
@@ -7,10 +7,10 @@ python -m benchmarks.gradient --device cuda --images 1000 --steps 40      M-DATM
 `exact_compiled` ours. These three run with the C library's settings of a sweep's workers ("tuned"); `unrolled` runs
 with the library's own ("default"), as the reference codes do, and on a CPU once more tuned.
 
-Each method has a process of its own; the processes take turns, and every ratio is the median over the rounds of a
-method's time by that of the default `unrolled` in the same round. The error is that of ∂L/∂images against the unrolled
-loop in float64, or, where that does not fit, our exact one in float64, which equals it (tests). A method that would not
-fit is reported with its estimate and not run.
+Every method has its own process. The processes take turns, and a ratio is the median over the rounds of the default
+`unrolled`'s time divided by the method's in the same round. The error is that of ∂L/∂images against the unrolled loop
+in float64, or, if that does not fit, our exact one in float64, which equals it (tests). A method that would not fit is
+reported with its estimate and not run.
 """
 
 import functools
@@ -27,12 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, write_records
+from orchestrator.terminal.values import ListCommand, ValueList
 
 METHODS = ("unrolled", "truncated", "exact", "exact_compiled")
 UNROLLED_FACTOR = 6.5
-"""Bytes that one unrolled step keeps, by the bytes of its convolutions' outputs: seen at 32 × 32, 128 wide, float32."""
+"""Bytes that an unrolled step keeps, by the bytes of its convolutions' outputs; measured at 32 × 32, 128 wide, fp32."""
 HEADROOM = 0.9
-"""Share of the free memory that an unrolled run may be estimated at."""
+"""Most of the free memory that the estimate of an unrolled run may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,11 @@ class Job:
     width: int
     depth: int
     micro_batch: int | None
-    """Images at a time of the exact and truncated methods; None: what `micro_batch_for` chooses."""
+    """Images of a micro-batch of the exact and truncated methods; None: `micro_batch_for` decides."""
 
     @property
     def unrolled_bytes(self) -> float:
-        """Estimate of an unrolled run's memory."""
+        """Estimated memory of an unrolled run, bytes."""
         outputs = sum(self.width * (self.size >> block) ** 2 for block in range(self.depth))
         word = 8 if self.dtype == "fp64" else 4
         return UNROLLED_FACTOR * word * outputs * self.images * self.steps
@@ -68,11 +69,11 @@ def prepared(job: Job) -> Any:
     """Return a function that computes the job's gradient once, in this process."""
     import torch
 
-    from trainables.augmentation import Augmentation
-    from trainables.inner_step import InnerStep, use_precision
-    from trainables.matching import Chunk, Matcher
-    from trainables.memory import micro_batch_for, spare_bytes
-    from trainables.networks import ConvNet
+    from trainables.data.augmentation import Augmentation
+    from trainables.distillation.inner_step import InnerStep, use_precision
+    from trainables.distillation.matching import Chunk, Matcher
+    from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
+    from trainables.networks.convnet import ConvNet
     from trainables.seeding import generator
 
     torch.set_num_threads(job.threads)
@@ -113,28 +114,28 @@ def run(job: Job) -> tuple[float, int, Any]:
 
 
 def free_on(device: str) -> int:
-    """Return the device's free memory."""
+    """Return the device's free memory in bytes."""
     import torch
 
-    from trainables.memory import free_bytes
+    from trainables.distillation.micro_batches import free_bytes
 
     return free_bytes(torch.device(device))
 
 
 def reference_of(job: Job, free: float, process: ProcessPoolExecutor) -> tuple[str, Any]:
-    """Return what the errors are taken against, and its ∂L/∂images."""
+    """Return the name of the reference for the errors, and its ∂L/∂images."""
     unrolled = replace(job, method="unrolled", dtype="fp64")
     chosen = unrolled if fits(unrolled, free) else replace(unrolled, method="exact_compiled")
     return f"{chosen.method.removesuffix('_compiled')} fp64", process.submit(run, chosen).result()[2]
 
 
 def fits(job: Job, free: float) -> bool:
-    """Tell whether a job may be run in so much free memory; methods whose memory does not grow with N always may."""
+    """Return whether a job fits into `free` bytes; methods whose memory does not grow with N always do."""
     return job.method != "unrolled" or job.unrolled_bytes < HEADROOM * free
 
 
 def jobs_of(methods: tuple[str, ...], **options: Any) -> list[Job]:
-    """Return a job a method, and on a CPU, whose memory the C library manages, one more for a tuned `unrolled`."""
+    """Return a job a method, and on a CPU, where the C library manages memory, another for a tuned `unrolled`."""
     jobs = []
     for method in methods:
         if method != "unrolled":
@@ -147,7 +148,7 @@ def jobs_of(methods: tuple[str, ...], **options: Any) -> list[Job]:
 
 
 def run_unrolled(job: Job) -> tuple[float, int, Any]:
-    """Run an unrolled job in a process of its own, warmed up by a step, or, to have memory to keep, by all of them."""
+    """Run an unrolled job in its own process, warmed up by one step, or with the tuned allocator by all steps."""
     with fresh_process(allocator=job.allocator == "tuned") as process:
         process.submit(run, job if job.allocator == "tuned" else replace(job, steps=1)).result()
         result: tuple[float, int, Any] = process.submit(run, job).result()
@@ -155,16 +156,16 @@ def run_unrolled(job: Job) -> tuple[float, int, Any]:
 
 
 def measure(jobs: list[Job], rounds: int, console: Console) -> list[dict[str, Any]]:
-    """Measure jobs that differ in method, allocator and dtype alone, in turns; return a record each."""
+    """Measure jobs in turns, which differ only in method, allocator and dtype; return a record a job."""
     import numpy as np
 
-    named = ""
+    reference_name = ""
     reference: Any = None
     with fresh_process(allocator=True) as process:
         free = process.submit(free_on, jobs[0].device).result()
         fitting = [job for job in jobs if fits(job, free)]
         if fitting:
-            named, reference = reference_of(jobs[0], free, process)
+            reference_name, reference = reference_of(jobs[0], free, process)
     # An unrolled graph takes gigabytes, so such a process ends after its turn.
     lasting = {job: fresh_process(allocator=job.allocator == "tuned") for job in fitting if job.method != "unrolled"}
     seconds: dict[Job, list[float]] = {job: [] for job in fitting}
@@ -180,8 +181,8 @@ def measure(jobs: list[Job], rounds: int, console: Console) -> list[dict[str, An
                 console.print(f"N = {job.steps}, {job.dtype}, {job.method}, {job.allocator}: {last[job][0]:.3f} s")
     for process in lasting.values():
         process.shutdown()
-    usual = ("unrolled", "default", "fp32")
-    baseline = next((job for job in fitting if (job.method, job.allocator, job.dtype) == usual), None)
+    standard = ("unrolled", "default", "fp32")
+    baseline = next((job for job in fitting if (job.method, job.allocator, job.dtype) == standard), None)
     records = []
     for job in jobs:
         record: dict[str, Any] = {"method": job.method, "allocator": job.allocator, "steps": job.steps}
@@ -197,7 +198,7 @@ def measure(jobs: list[Job], rounds: int, console: Console) -> list[dict[str, An
                 "seconds_by_round": seconds[job],
                 "peak_mb": last[job][1] / 2**20,
                 "relative_error": float(error),
-                "reference": named,
+                "reference": reference_name,
                 "speed": baseline
                 and statistics.median(a / b for a, b in zip(seconds[baseline], seconds[job], strict=True)),
             }
@@ -211,14 +212,14 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
         "N", "method", "allocator", "dtype", "s / iteration", "× unrolled", "peak MiB", "relative error", "against"
     )
     for record in records:
-        what = (str(record["steps"]), record["method"], record["allocator"], record["dtype"])
+        cells = (str(record["steps"]), record["method"], record["allocator"], record["dtype"])
         if not record["fits"]:
             estimate = f"≈ {record['estimated_peak_mb']:,.0f} of {record['free_mb']:,.0f} free"
-            table.add_row(*what, "does not fit", "", estimate, "", "")
+            table.add_row(*cells, "does not fit", "", estimate, "", "")
             continue
         speed = f"{record['speed']:.2f}" if record["speed"] else ""
         table.add_row(
-            *what,
+            *cells,
             f"{record['seconds']:.3f}",
             speed,
             f"{record['peak_mb']:,.0f}",
@@ -228,29 +229,29 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def _counts(_: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
-    words = text.split()
-    if not words or not all(word.isdecimal() and int(word) for word in words):
-        raise click.BadParameter(f"must be whole numbers of at least 1 with blanks between them, not {text!r}")
-    return tuple(map(int, words))
-
-
-@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.command(cls=ListCommand, help=(__doc__ or "").split("\n\n")[0])
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of torch on a CPU.")
 @click.option(
-    "--steps", default="10 20 40 80", show_default=True, metavar="'N …'", callback=_counts, help="Inner steps N."
-)
+    "--steps", type=ValueList(click.IntRange(1)), default="10,20,40,80", show_default=True, metavar="N,…",
+    help="Inner steps N.",
+)  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=100, show_default=True, help="Images, all in every step.")
 @click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
 @click.option("--size", type=click.IntRange(8), default=32, show_default=True, help="Side of an image, in pixels.")
 @click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="Channels of the ConvNet.")
 @click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="Blocks of the ConvNet.")
-@click.option("--dtype", "dtypes", type=click.Choice(["fp32", "tf32", "bf16"]), multiple=True, default=("fp32",))
-@click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, default=METHODS, show_default=True)
-@click.option("--micro-batch", type=click.IntRange(1), help="Images at a time; default: what a trial would choose.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns of each method.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the records there.")
+@click.option(
+    "--dtype", "dtypes", type=ValueList(click.Choice(["fp32", "tf32", "bf16"])), default="fp32", show_default=True,
+    metavar="NAME,…", help="fp32,tf32,bf16.",
+)  # fmt: skip
+@click.option(
+    "--method", "methods", type=ValueList(click.Choice(METHODS)), default=",".join(METHODS), show_default=True,
+    metavar="NAME,…",
+)  # fmt: skip
+@click.option("--micro-batch", type=click.IntRange(1), help="Images of a micro-batch; default: a trial's choice.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements of every method.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for the records.")
 def main(
     steps: tuple[int, ...],
     dtypes: tuple[str, ...],

@@ -3,10 +3,10 @@
 python -m benchmarks.headline --dataset digits --ipc 1 --budget-s 90
 python -m benchmarks.headline --dataset tiny_imagenet --ipc 10 --data DIR --device cuda --budget-s 3600
 
-Trains as many experts as a share of the budget allows, distils with the published setting until the time that the last
-evaluation needs is all that is left, and then evaluates the last images once on the test split under the challenge's
-protocol. On the way it measures the accuracy on a held-out share of the training images, at growing intervals. All that
-differs from the published experiment is listed in words.
+Trains as many experts as their share of the budget allows, distils with the published setting until only the time of
+the final evaluation is left, and then evaluates the last images once on the test split under the challenge's protocol.
+During distillation it measures the accuracy on a held-out share of the training images, at growing intervals. All
+deviations from the published experiment are listed.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from benchmarks.published import Setting, setting_of
 from benchmarks.record import draw, new_record, point_line, summary, write, write_images
 from benchmarks.stages import distil, final_test, start_distillation, train_experts, workbench_of
 from search_spaces import SpaceError
-from trainables.augmentation import parse_families
-from trainables.datasets import load, prepare
+from trainables.data.augmentation import parse_families
+from trainables.data.datasets import load, prepare
 from trainables.errors import ConfigError, InputError
-from trainables.networks import ConvNet
+from trainables.networks.convnet import ConvNet
 
 
 def run(arguments: argparse.Namespace, workdir: Path) -> None:
-    """Do all of it, and write it as it comes.
+    """Run all stages, and write results as they are made.
 
     Raises:
-        InputError: The data, a setting or the budget cannot work; nothing was written to the output folder.
-        SpaceError: Likewise, of a setting.
+        InputError: The data, a setting or the budget is invalid; nothing was written to the output folder.
+        SpaceError: A setting is invalid; nothing was written to the output folder.
     """
     setting = setting_of(
         arguments.dataset,
@@ -84,10 +84,10 @@ def run(arguments: argparse.Namespace, workdir: Path) -> None:
 
 
 def checked_device(name: str, precision: str) -> torch.device:
-    """Return a device that is there and has a precision: refused now, not after the experts.
+    """Return a device after checking, before any work, that it exists and has a precision.
 
     Raises:
-        ConfigError: It is not, or has not.
+        ConfigError: The device does not exist or does not have the precision.
     """
     if fault := device_fault(name):
         raise ConfigError(fault)
@@ -97,10 +97,10 @@ def checked_device(name: str, precision: str) -> torch.device:
 
 
 def prepared(arguments: argparse.Namespace, setting: Setting, workdir: Path, device: torch.device) -> Problem:
-    """Prepare the dataset, or take what an earlier run has prepared, and return what is to be done with it.
+    """Prepare the dataset, or reuse an earlier run's, and return the problem.
 
     Raises:
-        InputError: The dataset is not there, or its classes or the network cannot work.
+        InputError: The dataset is missing, or its classes or the network are invalid.
     """
     values = setting.values
     file = prepare(
@@ -147,7 +147,7 @@ def _seconds(text: str) -> float:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"headline: {message}\n")
@@ -158,20 +158,18 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, metavar="NAME")
     parser.add_argument("--ipc", required=True, type=_count, metavar="K", help="images per class")
     parser.add_argument("--budget-s", required=True, type=_seconds, metavar="SECONDS", help="time for everything")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the dataset's files are")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the dataset's files")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    parser.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="keeps prepared data and experts, and uses what is there"
-    )
+    parser.add_argument("--workdir", type=Path, metavar="DIR", help="keeps prepared data and experts for reuse")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("headline"), help="default: headline")
     parser.add_argument("--experts", type=_count, metavar="E", help="at most; default: the setting's")
     parser.add_argument("--iterations", type=_count, metavar="I", help="at most; default: the setting's")
     parser.add_argument("--width", type=_count, help="channels of the ConvNet; default: the setting's")
     parser.add_argument("--depth", type=_count, help="blocks of the ConvNet; default: the setting's")
-    parser.add_argument("--classes", type=int, default=0, help="the first so many classes only; default, 0: all")
+    parser.add_argument("--classes", type=int, default=0, help="use only the first N classes; default, 0: all")
     parser.add_argument("--networks", type=_count, default=3, help="networks that are tested; default: 3")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--compile", choices=("on", "off"), default="off", help="the inner steps; default: off")
+    parser.add_argument("--compile", choices=("on", "off"), default="off", help="compile the inner steps; default: off")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value of the setting; repeatable"
     )
@@ -179,7 +177,7 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run from the command line; exits with code 2 and one line where something asked cannot work."""
+    """Run from the command line; exits with code 2 and one line if an input is invalid."""
     arguments = _parsed(words)
     try:
         if arguments.workdir:

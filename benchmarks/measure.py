@@ -1,4 +1,4 @@
-"""What all benchmarks share: fresh processes that take turns, their peak memory, and where and when it was measured."""
+"""Shared by all benchmarks: fresh processes, their peak memory, and the environment of a measurement."""
 
 import multiprocessing
 import os
@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trainables.allocator import ALLOCATOR
-from trainables.files import write_json
+from trainables.storage.atomic import write_json
+from trainables.workers.process import ALLOCATOR
 
 __all__ = ["device_fault", "fresh_process", "peak_bytes", "surroundings", "write_records"]
 
@@ -22,7 +22,7 @@ def fresh_process(*, allocator: bool = False) -> ProcessPoolExecutor:
 
     Args:
         allocator: Whether the process has the allocator's settings of a sweep's workers; if not, it has the C
-            library's own, whatever this process was started with.
+            library's own, whatever settings this process has.
     """
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     with _environment(ALLOCATOR if allocator else dict.fromkeys(ALLOCATOR)):
@@ -31,12 +31,12 @@ def fresh_process(*, allocator: bool = False) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
-    """Do nothing, in a process that is there from then on."""
+    """Do nothing; the call starts the executor's process."""
 
 
 @contextmanager
 def _environment(changes: dict[str, str] | dict[str, None]) -> Iterator[None]:
-    """Set variables of the environment, or remove those that are None, for a while."""
+    """Set environment variables, or remove those that are None, while the context is open."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:
@@ -54,17 +54,17 @@ def _set(variables: dict[str, Any]) -> None:
 
 
 def device_fault(device: str) -> str | None:
-    """Return why nothing can run on a device, in one line, or None."""
+    """Return why a device cannot be used, in one line; None if it can."""
     if device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            return "--device cuda needs a CUDA device, and there is none here; use --device cpu"
+            return "--device cuda needs a CUDA device, and this machine has none; use --device cpu"
     return None
 
 
 def peak_bytes(device: str) -> int:
-    """Return the most memory that this process had: allocated tensors on a GPU, the resident set on a CPU."""
+    """Return this process's peak memory in bytes: allocated tensors on a GPU, the resident set on a CPU."""
     if device == "cuda":
         import torch
 
@@ -75,7 +75,7 @@ def peak_bytes(device: str) -> int:
 
 
 def surroundings(device: str) -> dict[str, Any]:
-    """Return date, hardware and versions, and how busy the machine was before."""
+    """Return date, hardware and versions, and the machine's load average before the measurement."""
     gpu = None
     if device == "cuda":
         import torch
@@ -93,7 +93,7 @@ def surroundings(device: str) -> dict[str, Any]:
 
 
 def write_records(path: Path | None, records: list[dict[str, Any]], setting: dict[str, Any]) -> None:
-    """Write records as a JSON list, each with the setting in which all were measured; nothing if there is no path."""
+    """Write records as a JSON list, with the common setting in every record; nothing if `path` is None."""
     if path:
         write_json(path, [{**record, "setting": setting} for record in records])
 

@@ -1,4 +1,4 @@
-"""The pictures of `benchmarks.headline`: drawn by Pillow, and a curve by matplotlib where that is there."""
+"""The pictures of `benchmarks.headline`: images by Pillow, the curve by matplotlib if it is installed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ INK, PAPER, ACCENT, FAINT = "#222222", "white", "#1f5fa8", "#cccccc"
 
 
 def draw_before_and_after(path: Path, before: Tensor, after: Tensor, classes: int, title: str) -> None:
-    """Draw some images of evenly spread classes, a column a class, as they were and as they came to be.
+    """Draw images of evenly spread classes before and after distillation, a column a class.
 
     Args:
         path: The PNG file.
         before: Intensities in [0, 1], float32 [ipc·C, ch, H, W], in default order.
-        after: The same later.
+        after: Likewise, after distillation.
         classes: C.
-        title: What happened in between.
+        title: The second block's title after the word "after".
     """
     shown = torch.linspace(0, classes - 1, min(classes, MOST_CLASSES)).round().long()
     blocks = [_tiled(images.view(classes, -1, *images.shape[1:])[shown, :MOST_PER_CLASS]) for images in (before, after)]
@@ -39,7 +39,7 @@ def draw_before_and_after(path: Path, before: Tensor, after: Tensor, classes: in
 
 
 def _tiled(images: Tensor) -> Image.Image:
-    """Return images [columns, rows, ch, H, W] side by side, each pixel enlarged to a square of whole size."""
+    """Return images [columns, rows, ch, H, W] side by side, with pixels enlarged to squares of whole size."""
     columns, rows, side = *images.shape[:2], images.shape[-1]
     scale = -(-TILE // side)
     enlarged = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
@@ -54,14 +54,14 @@ def _tiled(images: Tensor) -> Image.Image:
 
 
 def draw_curve(path: Path, seconds: Sequence[float], accuracies: Sequence[float], title: str, began: float) -> str:
-    """Draw accuracy against time, and return by what: matplotlib, or Pillow where that is missing.
+    """Draw accuracy against time; return the library that drew it: matplotlib, or Pillow if that is missing.
 
     Args:
         path: The PNG file.
-        seconds: Wall time of each point since the run began.
-        accuracies: In [0, 1].
-        title: What it is the curve of.
-        began: When the experts were done, in the same time.
+        seconds: Wall time of the points since the run began, s.
+        accuracies: Validation accuracies of the points, in [0, 1].
+        title: The curve's title.
+        began: End of the expert stage, s since the run began.
     """
     try:
         from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def draw_curve(path: Path, seconds: Sequence[float], accuracies: Sequence[float]
 def draw_curve_plainly(
     path: Path, seconds: Sequence[float], accuracies: Sequence[float], title: str, began: float
 ) -> None:
-    """Draw what `draw_curve` draws with Pillow alone."""
+    """Draw the same curve as `draw_curve`, with Pillow alone."""
     left, top, right, bottom = 70, 50, 740, 410
     most_seconds, most = max(*seconds, began, 1e-9), max(*accuracies, 1e-9)
     picture = Image.new("RGB", (right + 40, bottom + 60), PAPER)

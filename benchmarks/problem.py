@@ -1,33 +1,34 @@
-"""What a headline run works on: the dataset, the network and the setting that its stages share."""
+"""The problem of a headline run: dataset, network and setting, shared by its stages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from benchmarks.published import Setting
-from trainables.augmentation import Augmentation
-from trainables.config import DistillationConfig
-from trainables.datasets import ImageDataset
-from trainables.inner_step import use_precision
-from trainables.networks import ConvNet
-from trainables.trajectories import TrajectoryStore
+from trainables.config.distillation import DistillationConfig
+from trainables.data.augmentation import Augmentation
+from trainables.data.datasets import ImageDataset
+from trainables.distillation.inner_step import use_precision
+from trainables.experts.identity import ExpertIdentity
+from trainables.experts.store import TrajectoryStore
+from trainables.networks.convnet import ConvNet
 
 __all__ = ["Problem", "multiplying"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is done, on what, where."""
+    """Setting, dataset, network and device of a run."""
 
     setting: Setting
     file: Path
     """Prepared dataset file."""
     dataset: ImageDataset
-    """Its training and validation split; the test split is opened by the last evaluation alone."""
+    """Its training and validation split; only the final evaluation opens the test split."""
     network: ConvNet
     families: tuple[str, ...]
     """DSA families of experts, distillation and evaluation."""
@@ -43,36 +44,36 @@ class Problem:
 
     @property
     def horizon(self) -> int:
-        """Epochs of an expert: as far as the matching range reads, at its widest."""
+        """Epochs of an expert: the last epoch that the widest matching range reads."""
         matching = self.config.matching_range
         return matching.T_plus - (matching.range_end == "exclusive") + self.config.M
 
     @property
     def augmentation(self) -> Augmentation:
-        """That of experts and distillation."""
+        """The augmentation of experts and distillation."""
         return Augmentation(families=self.families)
 
     @property
     def evaluator(self) -> Augmentation:
-        """The evaluator's augmentation: its affine transforms do not align corners. METHOD §3."""
-        return Augmentation(families=self.families, align_corners=False)
+        """The augmentation of networks that are trained to be tested."""
+        return self.augmentation.for_evaluation()
 
     @cached_property
     def store(self) -> TrajectoryStore:
-        """The store of the experts, addressed by all that shapes one."""
-        identity = {
-            "dataset": self.dataset.digest,
-            "network": asdict(self.network),
-            "recipe": asdict(self.setting.recipe),
-            "augmentation": list(self.families),
-            "seed": self.seed,
-        }
-        return TrajectoryStore(self.stores, identity, self.network)
+        """The store of the experts, addressed by their identity."""
+        identity = ExpertIdentity.of(
+            self.dataset,
+            network=self.network,
+            recipe=self.setting.recipe,
+            augmentation=self.augmentation,
+            seed=self.seed,
+        )
+        return TrajectoryStore(self.stores, identity)
 
 
 @contextmanager
 def multiplying(precision: str, device: torch.device) -> Iterator[None]:
-    """Multiply float32 in a precision for a while, then as before: as PyTorch does by itself, as our workers do.
+    """Multiply float32 in a precision while the context is open; restore PyTorch's settings after it.
 
     Raises:
         ConfigError: The device does not have the precision.

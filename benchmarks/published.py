@@ -1,4 +1,4 @@
-"""What M-DATM published, and the setting of one run: the published figures, and what was changed of them by hand."""
+"""M-DATM's published figures, and the setting of one run: the published values with changes from the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -6,13 +6,17 @@ from typing import Any
 
 import search_spaces
 from search_spaces import SpaceError, Value, presets
-from search_spaces.vocabulary import VOCABULARY, key
-from trainables.config import DistillationConfig, ExpertRecipe
+from search_spaces.vocabulary import DEFAULTS, VOCABULARY, key
+from trainables.config.distillation import DistillationConfig
+from trainables.config.experts import ExpertRecipe
 
 __all__ = ["CHANGEABLE", "PUBLISHED", "Setting", "changes_of", "setting_of", "settings_of"]
 
 PUBLISHED = {("cifar100", 10): 0.4061, ("tiny_imagenet", 10): 0.1831}
-"""M-DATM's accuracy under the challenge's protocol, by dataset and images per class. METHOD §2."""
+"""M-DATM's accuracy under the challenge's protocol, by dataset and images per class.
+
+Source: docs/method.md, "What the published numbers are".
+"""
 
 _FIXED_HERE = {"ipc", "iterations", "compile", "label_mode", "lr_label", "momentum_label"}
 _OF_CONFIGS = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
@@ -21,7 +25,7 @@ CHANGEABLE = tuple(
     for name in VOCABULARY
     if name in (_OF_CONFIGS | {"T_width", "T_growth", "augmentation", "validation_share"}) - _FIXED_HERE
 )
-"""What `--set` takes; the rest has an option of its own, or is the challenge's."""
+"""Names that `--set` accepts; the other settings have their own option, or are the challenge's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,29 +33,29 @@ class Setting:
     """The setting of one run."""
 
     source: str
-    """Where it comes from, in words."""
+    """Source of the setting, as text."""
     values: Mapping[str, Any]
     """All keys of the vocabulary that the source, a default or the command line sets."""
     changes: Mapping[str, Value]
-    """Those of them that were set by hand."""
+    """Values that were set with `--set`."""
     published_iterations: int
     config: DistillationConfig
     recipe: ExpertRecipe
 
 
 def setting_of(dataset: str, ipc: int, *, assignments: Sequence[str], iterations: int | None, compiled: str) -> Setting:
-    """Return a dataset's setting with some of it changed.
+    """Return a dataset's setting with changes.
 
     Args:
         dataset: Its name.
         ipc: Images per class.
         assignments: Changes, as NAME=VALUE.
-        iterations: Of the distillation, at most; None: as many as published.
+        iterations: Most iterations of the distillation; None: the published number.
         compiled: Whether the inner steps are compiled: on or off.
 
     Raises:
-        SpaceError: No setting is known, or a change cannot be made.
-        ConfigError: The values do not go together.
+        SpaceError: No setting is known, or a change is invalid.
+        ConfigError: The values contradict one another.
     """
     source, values = settings_of(dataset, ipc)
     changes = changes_of(assignments)
@@ -70,10 +74,10 @@ def setting_of(dataset: str, ipc: int, *, assignments: Sequence[str], iterations
 
 
 def settings_of(dataset: str, ipc: int) -> tuple[str, dict[str, Any]]:
-    """Return where a dataset's setting comes from, and all keys of the vocabulary that it, or a default, sets.
+    """Return the source of a dataset's setting, and the values of all keys that it, or a default, sets.
 
     Raises:
-        SpaceError: There is none.
+        SpaceError: The dataset has no setting at this number of images per class.
     """
     if (dataset, ipc) == ("digits", 1):
         space = search_spaces.load("digits")
@@ -82,8 +86,7 @@ def settings_of(dataset: str, ipc: int) -> tuple[str, dict[str, Any]]:
         )
     for name in ("m_datm", "datm_hard"):
         if (dataset, ipc) in presets.PRESETS[name].figures:
-            defaults = {name: entry.default for name, entry in VOCABULARY.items() if entry.default is not None}
-            figures = {"interval": 1, **defaults, **presets.settings(name, dataset, ipc)}  # 1: a range that stays
+            figures = {"interval": 1, **DEFAULTS, **presets.settings(name, dataset, ipc)}  # 1: a range without growth
             return presets.PRESETS[name].source, figures
     known = sorted({("digits", 1), *presets.PRESETS["m_datm"].figures, *presets.PRESETS["datm_hard"].figures})
     raise SpaceError(
@@ -93,7 +96,7 @@ def settings_of(dataset: str, ipc: int) -> tuple[str, dict[str, Any]]:
 
 
 def changes_of(assignments: Sequence[str]) -> dict[str, Value]:
-    """Return the settings that NAME=VALUE texts stand for.
+    """Return the settings of NAME=VALUE texts.
 
     Raises:
         SpaceError: One has no =, a name that cannot be changed here, or a value that breaks its rule.

@@ -1,4 +1,4 @@
-"""What a headline run leaves behind: a JSON record, the images, and pictures of them."""
+"""The output of a headline run: a JSON record, the images, and pictures of them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,8 +12,8 @@ from benchmarks.budget import Plan
 from benchmarks.pictures import draw_before_and_after, draw_curve
 from benchmarks.problem import Problem
 from benchmarks.published import PUBLISHED
-from trainables.distillation import Distiller
-from trainables.files import write_atomically, write_json
+from trainables.distillation.trajectory import Distiller
+from trainables.storage.atomic import write_atomically, write_json
 
 __all__ = ["VERSION", "draw", "new_record", "point_line", "summary", "write", "write_images"]
 
@@ -31,17 +31,17 @@ def new_record(
     experts: Mapping[str, Any],
     preparation_seconds: float,
 ) -> dict[str, Any]:
-    """Return the record of a run whose distillation is about to begin.
+    """Return the record of a run before its distillation.
 
     Args:
-        problem: What is done.
-        plan: How the time is shared out.
+        problem: The run's problem.
+        plan: The division of the time.
         distiller: The distillation.
-        budget: Seconds for everything.
-        classes: Classes that were asked for; 0: all.
-        surroundings: Where and when it runs.
+        budget: Seconds of the whole run.
+        classes: Classes asked for; 0: all.
+        surroundings: Date, hardware and versions.
         experts: The experts' own record.
-        preparation_seconds: From the last expert to here.
+        preparation_seconds: Seconds since the last expert.
     """
     setting, config = problem.setting, problem.config
     return {
@@ -73,32 +73,32 @@ def new_record(
 
 
 def point_line(point: Mapping[str, Any]) -> str:
-    """Say a point of the curve in one line."""
+    """Return a line about a point of the curve."""
     loss = "" if point["matching_loss"] is None else f", matching loss {point['matching_loss']:.4f}"
     skipped = f", {point['skipped']:,} skipped" if point["skipped"] else ""
     return f"iteration {point['iteration']:,}: validation {point['validation_accuracy']:.2%}{loss}{skipped}"
 
 
 def write(out: Path, record: Mapping[str, Any]) -> None:
-    """Write the record, replacing the one that is there."""
+    """Write the record, replacing an earlier one."""
     write_json(out / "headline.json", record)
 
 
 def write_images(out: Path, distiller: Distiller) -> None:
     """Write the images as they are now, normalised float32 [ipc·C, ch, H, W] in default order."""
-    images = distiller.result_images.detach().cpu().clone()  # the tensor alone, not all of the storage that it views
+    images = distiller.result_images.detach().cpu().clone()  # the tensor alone, not the storage that it is a view of
     write_atomically(out / "synthetic.pt", partial(torch.save, images))
 
 
 def draw(out: Path, problem: Problem, distiller: Distiller, record: Mapping[str, Any], began: float) -> str:
-    """Draw the images before and after, and the curve; return by what the curve was drawn.
+    """Draw the images before and after, and the curve; return the library that drew the curve.
 
     Args:
         out: Folder of the pictures.
-        problem: What was done.
+        problem: The run's problem.
         distiller: The distillation at its end.
         record: Holds the curve.
-        began: When the experts were done, on the run's clock.
+        began: End of the expert stage on the run's clock, s.
     """
     dataset, curve = problem.dataset, record["curve"]
     draw_before_and_after(
@@ -114,7 +114,7 @@ def draw(out: Path, problem: Problem, distiller: Distiller, record: Mapping[str,
 
 
 def summary(record: Mapping[str, Any], out: Path) -> str:
-    """Return what is printed at the end."""
+    """Return the text that is printed at the end."""
     test, published = record["test"], record["published_accuracy"]
     spread = "" if test["std"] is None else f" ± {test['std']:.2%}"
     beside = "" if published is None else f"; published: {published:.2%}"
@@ -124,5 +124,5 @@ def summary(record: Mapping[str, Any], out: Path) -> str:
         *(f"- {text}" for text in record["deviations"]),
     ]
     if record["curve_drawn_by"] != "matplotlib":
-        lines.append(f"matplotlib is not there: the curve was drawn by {record['curve_drawn_by']}")
+        lines.append(f"matplotlib is not installed: the curve was drawn by {record['curve_drawn_by']}")
     return "\n".join([*lines, f"{out}: headline.json, curve.png, images.png, synthetic.pt"])

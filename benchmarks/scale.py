@@ -1,11 +1,11 @@
-"""What the orchestrator costs as trials and nodes grow: a real search whose trials only wait.
+"""The orchestrator's overhead as trials and nodes grow: a real search whose trials only wait.
 
 python -m benchmarks.scale                                    nodes first, then a long search
-python -m benchmarks.scale --nodes 1 --nodes 8 --trials-a-node 8 --json scale.json
+python -m benchmarks.scale --nodes 1,8 --trials-a-node 8 --json scale.json
 
 Optuna's study, ASHA, Ray Tune, the journal and MLflow's embedded store are the real ones, and so are Ray's nodes: a
-head without cores and as many raylets as asked for, at most `--raylets`, which then have several trials' cores each. A
-trial sleeps for each rung and reports. Every figure is of a fresh driver process. What is computed and not run says so.
+head without cores and a raylet a node, at most `--raylets`, which then have the cores of several trials. A trial sleeps
+for every rung and reports. Every figure is of a fresh driver process. Computed figures are marked as such.
 """
 
 import os
@@ -20,9 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import fresh_process, peak_bytes, surroundings, write_records
+from orchestrator.state.settings_file import write_settings
+from orchestrator.terminal.values import ListCommand, ValueList
+from trainables.workers.rung import RungResult
 
 ON_PAPER = 64
-"""Nodes whose efficiency is computed from the driver's load, where they are more than are run."""
+"""Number of nodes whose efficiency is computed from the driver's load, unless it is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +33,28 @@ class Job:
     """One search."""
 
     nodes: int
-    """Trials at once, each on a node of its own."""
+    """Trials at once, one a node."""
     raylets: int
-    """Ray nodes that are really there."""
+    """Ray nodes that are started."""
     trials: int
     before: int
-    """Trials that the study holds from before."""
+    """Ended trials that the study has at the start."""
     rungs: int
     rung_s: float
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Run one search and return what it took."""
+    """Run one search and return its times, rates and memory."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     from ray.cluster_utils import Cluster
 
-    from orchestrator.cluster import connected
-    from orchestrator.progress import Progress
-    from orchestrator.search import run_search
-    from orchestrator.settings import SweepSettings, Workdir
-    from orchestrator.tracking import open_sweep_run
-    from orchestrator.trial_tracking import TrackingCallback
+    from orchestrator.cluster.connection import connected
+    from orchestrator.search.run import run_search
+    from orchestrator.state.progress import Progress
+    from orchestrator.state.settings import SweepSettings
+    from orchestrator.state.workdir import Workdir
+    from orchestrator.tracking.sweep_run import open_sweep_run
+    from orchestrator.tracking.trial_callback import TrackingCallback
     from search_spaces import load
 
     space = load("digits").override(
@@ -61,7 +65,7 @@ def run(job: Job) -> dict[str, Any]:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         settings = SweepSettings(space=space, name="scale", seed=0, workdir=Workdir(Path(folder)), concurrent=job.nodes)
-        settings.write()
+        write_settings(settings)
         _fill_study(settings, job.before)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
         try:
@@ -72,11 +76,11 @@ def run(job: Job) -> dict[str, Any]:
                 tracked = open_sweep_run(None, settings.workdir, space.name, settings.name, {})
                 times = _Times()
                 no_dataset: Any = None  # a waiting trial has no images to show
-                tracking = TrackingCallback(tracked, no_dataset, job.rungs, settings.checkpoints)
+                tracking = TrackingCallback(tracked, no_dataset, job.rungs, settings.places.checkpoints)
                 began, cpu = time.monotonic(), time.process_time()
                 outcome = run_search(
-                    settings, resources, None, Progress(settings.folder), [times.callback(), tracking],  # type: ignore[arg-type]
-                    trainable=_waiting_trial(job.rung_s),
+                    settings, resources, None, Progress(settings.places.folder), [times.callback(), tracking],  # type: ignore[arg-type]
+                    trainable=_waiting_trial(job.rung_s, job.rungs),
                 )  # fmt: skip
                 seconds, cpu = time.monotonic() - began, time.process_time() - cpu
                 waiting = tracked.flush(0.0)
@@ -104,8 +108,8 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _waiting_trial(rung_s: float) -> Any:
-    """Return a trainable that sleeps; made here, so that it travels to workers by value."""
+def _waiting_trial(rung_s: float, rungs: int) -> Any:
+    """Return a trainable that sleeps `rungs` times; a local class, so that it is pickled by value."""
     from ray import tune
 
     class WaitingTrial(tune.Trainable):
@@ -115,24 +119,24 @@ def _waiting_trial(rung_s: float) -> Any:
             self.reset_config(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.rung, self.last = 0, new_config["iterations"]
-            self.level = (new_config["trial_number"] * 0.6180339887) % 1.0  # spread evenly, better ones come late too
+            self.rung = 0
+            self.level = (new_config["trial_number"] * 0.6180339887) % 1.0  # spread evenly: late trials may win
             return True
 
         def step(self) -> dict[str, Any]:
             time.sleep(rung_s)
             self.rung += 1
-            return {
-                "iteration": self.rung, "validation_accuracy": self.level, "matching_loss": 1.0, "alpha": 0.01,
-                "skip_rate": 0.0, "image_displacement": 0.1, "seconds_per_iteration": rung_s,
-                "trial_seconds": self.rung * rung_s, "done": self.rung >= self.last,
-            }  # fmt: skip
+            return RungResult(
+                iteration=self.rung, validation_accuracy=self.level, matching_loss=1.0, alpha=0.01, skip_rate=0.0,
+                image_displacement=0.1, seconds_per_iteration=rung_s, trial_seconds=self.rung * rung_s,
+                done=self.rung >= rungs,
+            ).to_report()  # fmt: skip
 
     return WaitingTrial
 
 
 class _Times:
-    """When trials ended, as the driver saw it."""
+    """Times at which the driver saw trials end, s."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
@@ -153,55 +157,56 @@ class _Times:
 
 
 def _fill_study(settings: Any, trials: int) -> None:
-    """Put trials into the study that ended before: random settings, accuracies spread evenly."""
+    """Add ended trials to the study: random settings, accuracies spread evenly."""
     import optuna
 
-    from orchestrator.searcher import StudySearch
+    from orchestrator.search.proposals import StudySearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not trials:
         return
     search = StudySearch(
-        settings.space, study=settings.name, storage=settings.study_storage, seed=0,
+        settings.space, study=settings.name, storage=settings.places.study_storage, seed=0,
         trials=trials, iterations=settings.fixed["iterations"],
     )  # fmt: skip
     search.suggest("first")
-    search.on_trial_complete("first", {"iteration": 10**9, "validation_accuracy": 0.5, "trial_seconds": 1.0})
+    rung = RungResult(iteration=10**9, validation_accuracy=0.5, trial_seconds=1.0)
+    search.on_trial_complete("first", rung.to_report())
     random = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    made = []
+    ended = []
     for number in range(1, trials):
         drawn = random.ask()
         settings.space.draw(drawn)
-        made.append(
+        ended.append(
             optuna.create_trial(
                 params=drawn.params, distributions=drawn.distributions, value=(number * 0.6180339887) % 1.0,
                 intermediate_values={1: (number * 0.6180339887) % 1.0},
             )
         )  # fmt: skip
-    search.study.add_trials(made)
+    search.study.add_trials(ended)
 
 
 def in_a_fresh_process(job: Job) -> dict[str, Any]:
-    """Run a job in a process of its own."""
+    """Run a job in a fresh process."""
     with fresh_process() as executor:
         return executor.submit(run, job).result()
 
 
 def on_paper(measured: dict[str, Any], nodes: int, rung_s: float) -> dict[str, Any]:
-    """Return what the driver's load says of more nodes: it handles results one by one, and no faster than its CPU."""
+    """Return the efficiency at more nodes, limited by the driver's CPU time, as it handles results one by one."""
     wanted = nodes / rung_s
     possible = 1 / measured["driver_cpu_s_a_result"]
     return {"nodes": nodes, "computed": True, "efficiency": min(1.0, possible / wanted), "results_a_second": possible}
 
 
-@click.command(help=(__doc__ or "").split("\n\n")[0])
-@click.option("--nodes", type=click.IntRange(1), multiple=True, default=(1, 8), show_default=True)
+@click.command(cls=ListCommand, help=(__doc__ or "").split("\n\n")[0])
+@click.option("--nodes", type=ValueList(click.IntRange(1)), default="1,8", show_default=True, metavar="N,…")
 @click.option("--raylets", type=click.IntRange(1), default=8, show_default=True, help="Ray nodes at most")
 @click.option("--trials-a-node", type=click.IntRange(2), default=8, show_default=True)
 @click.option("--rungs", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--rung-s", type=click.FloatRange(0), default=1.0, show_default=True, help="seconds a trial waits a rung")
-@click.option("--long", type=click.IntRange(0), multiple=True, default=(1000, 10_000), show_default=True,
-              help="trials that a search has behind it when it is measured at 1 node, without waiting")  # fmt: skip
+@click.option("--long", type=ValueList(click.IntRange(0)), default="1000,10000", show_default=True, metavar="N,…",
+              help="ended trials of a search that is measured at 1 node, without waiting")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="write the records here")
 def main(
     nodes: tuple[int, ...],
@@ -237,7 +242,7 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
     by_nodes = Table(title="A search on nodes, one trial each", title_justify="left")
     for heading in ("nodes", "trials", "overhead a trial, s", "efficiency", "results / s", "driver, CPU ms a result"):
         by_nodes.add_column(heading, justify="right")
-    by_trials = Table(title="A search that has trials behind it, which cost nothing themselves", title_justify="left")
+    by_trials = Table(title="A search after many ended trials, whose own trials do not wait", title_justify="left")
     for heading in ("trials before", "s a trial", "results / s", "MLflow entries / s", "driver peak, MiB"):
         by_trials.add_column(heading, justify="right")
     for record in records:

@@ -1,11 +1,11 @@
-"""How many copies of the experts a node holds when several trials run on it.
+"""Copies of the experts in a node's memory when several trials run on it.
 
 python -m benchmarks.sharing
 python -m benchmarks.sharing --trials 1 --trials 16 --experts 64 --json sharing.json
 
-Each trial is a `DistillationTrial` in a process of its own, as Ray's workers are, on one expert store of random
-snapshots. It runs an iteration and then reads every snapshot once, so that every page of the store is in use. What it
-holds of the store's files is its proportional set size: a page that n processes map counts 1/n in each.
+Every trial is a `DistillationTrial` in its own process, as on Ray's workers, on one expert store of random snapshots.
+It runs an iteration and then reads every snapshot once, so that every page of the store is in use. Its memory of the
+store's files is its proportional set size: a page that n processes map counts as 1/n in every one.
 """
 
 import tempfile
@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import fresh_process, surroundings, write_records
+from orchestrator.terminal.values import ListCommand, ValueList
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One store, and the folder that it is in."""
+    """One store and its folder."""
 
     folder: Path
     experts: int
@@ -39,9 +40,8 @@ def make_store(job: Job) -> int:
 
     work = _work(job)
     from trainables.seeding import generator
-    from trainables.trajectories import TrajectoryStore
 
-    store = TrajectoryStore(work.store, work.identity, work.network)
+    store = work.store
     for expert in range(job.experts):
         draws = generator("benchmark", "sharing", expert)
         snapshots = list(torch.randn(job.epochs + 1, work.network.parameters, generator=draws))
@@ -50,36 +50,53 @@ def make_store(job: Job) -> int:
 
 
 def _work(job: Job) -> Any:
-    """Return what a sweep on the digits would give its trials."""
-    from trainables.augmentation import Augmentation
-    from trainables.config import Protocol
-    from trainables.datasets import load, prepare
-    from trainables.networks import ConvNet
-    from trainables.workbench import TrialWork
+    """Return the trials' common work of a sweep on the digits."""
+    from search_spaces.vocabulary import DEFAULTS
+    from trainables.config.distillation import DistillationConfig
+    from trainables.config.experts import ExpertRecipe
+    from trainables.config.protocol import Protocol
+    from trainables.data.augmentation import Augmentation
+    from trainables.data.datasets import load, prepare
+    from trainables.distillation.methods import TRAJECTORY
+    from trainables.experts.identity import ExpertIdentity
+    from trainables.experts.store import TrajectoryStore
+    from trainables.networks.convnet import ConvNet
+    from trainables.workers.workbench import TrialWork
 
     path = prepare("digits", cache=job.folder / "datasets", data=None, validation_share=0.1)
     dataset = load(path)
     network = ConvNet(
         channels=dataset.channels, image_size=dataset.image_size, classes=dataset.classes, depth=2, width=job.width
     )
+    identity = ExpertIdentity.of(
+        dataset,
+        network=network,
+        recipe=ExpertRecipe.from_settings(DEFAULTS),
+        augmentation=Augmentation(families=()),
+        seed=0,
+    )
+    changed = {
+        "ipc": 1, "N": 1, "M": 1, "T_minus": 0, "T": 1, "T_plus": 1, "interval": 1, "lr_pixel": 1e-9, "lr_alpha": 0.0,
+        "batch_syn": 10, "iterations": 1, "max_matching_loss": 1e9,
+    }  # fmt: skip
+    settings = DistillationConfig.from_settings({**DEFAULTS, **changed})
     return TrialWork(
-        dataset=path, store=job.folder / "experts", identity={"of": "benchmarks.sharing"}, network=network,
-        augmentation=Augmentation(families=()), checkpoints=str(job.folder / "checkpoints"), experts=job.experts,
+        dataset=path, store=TrajectoryStore(job.folder / "experts", identity), methods=[TRAJECTORY],
+        checkpoints=str(job.folder / "checkpoints"), settings=vars(settings), experts=job.experts,
         epochs=job.epochs, protocol=Protocol.challenge(1), validation_networks=1, validation_every_iterations=1, seed=0,
         device="cpu", compiled=False, memory_budget_bytes=None, device_share=1.0,
     )  # fmt: skip
 
 
-_held: list[Any] = []  # the trial of this process, which lives as long as it
+_held: list[Any] = []  # keeps this process's trial alive
 
 
 def run_trial(job: Job, number: int) -> int:
-    """Run a trial's first rung, read every snapshot, and return the process that holds it."""
+    """Run a trial's first rung, read every snapshot, and return this process's id."""
     import torch
 
-    from trainables.config import DistillationConfig
-    from trainables.distillation import Distiller
-    from trainables.trial import DistillationTrial
+    from trainables.distillation.trajectory import Distiller
+    from trainables.workers.trial import DistillationTrial
 
     class Alone(DistillationTrial):
         """A trial without a cluster."""
@@ -90,11 +107,7 @@ def run_trial(job: Job, number: int) -> int:
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
             super().setup(config, _work(job))
 
-    settings = DistillationConfig(
-        ipc=1, N=1, M=1, T_minus=0, T=1, T_plus=1, interval=1, lr_pixel=1e-9, lr_alpha=0.0, batch_syn=10, iterations=1,
-        max_matching_loss=1e9,
-    )  # fmt: skip
-    trial = Alone({**vars(settings), "trial_number": number})
+    trial = Alone({"trial_number": number})
     trial.step()
     distiller = trial._distiller
     assert isinstance(distiller, Distiller)
@@ -107,14 +120,14 @@ def run_trial(job: Job, number: int) -> int:
 
 
 def held_bytes(pid: int, folder: Path) -> tuple[int, int]:
-    """Return what a process holds: its proportional share of the files of a folder, and all that is its own alone."""
+    """Return a process's proportional share of a folder's files, and its private memory, in bytes."""
     process = psutil.Process(pid)
     maps = process.memory_maps(grouped=True)
-    return sum(each.pss for each in maps if each.path.startswith(str(folder))), int(process.memory_full_info().uss)
+    return sum(file.pss for file in maps if file.path.startswith(str(folder))), int(process.memory_full_info().uss)
 
 
-@click.command(help=(__doc__ or "").split("\n\n")[0])
-@click.option("--trials", type=click.IntRange(1), multiple=True, default=(1, 2, 4, 8), show_default=True)
+@click.command(cls=ListCommand, help=(__doc__ or "").split("\n\n")[0])
+@click.option("--trials", type=ValueList(click.IntRange(1)), default="1,2,4,8", show_default=True, metavar="K,…")
 @click.option("--experts", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--epochs", type=click.IntRange(2), default=25, show_default=True)
 @click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="channels of the ConvNet")
@@ -130,7 +143,7 @@ def main(trials: tuple[int, ...], experts: int, epochs: int, width: int, json_pa
         pids: list[int] = []
         records: list[dict[str, Any]] = []
         for count in sorted(set(trials)):
-            while len(workers) < count:  # those before it stay
+            while len(workers) < count:  # earlier processes stay alive
                 workers.append(stack.enter_context(fresh_process(allocator=True)))
                 pids.append(workers[-1].submit(run_trial, job, len(pids)).result())
             held = [held_bytes(pid, job.folder / "experts") for pid in pids]
@@ -146,7 +159,7 @@ def main(trials: tuple[int, ...], experts: int, epochs: int, width: int, json_pa
                 }
             )
     table = Table(title=f"Experts in memory: a store of {store_bytes / 2**20:,.0f} MiB", title_justify="left")
-    for heading in ("trials", "held of the store, all together, MiB", "copies", "a trial's own memory, MiB"):
+    for heading in ("trials", "store in memory of all trials, MiB", "copies", "a trial's own memory, MiB"):
         table.add_column(heading, justify="right")
     for record in records:
         table.add_row(

@@ -1,7 +1,7 @@
-"""The stages of a headline run, each within its share of the budget: experts, distillation, the test.
+"""The stages of a headline run within their shares of the budget: experts, distillation, the test.
 
-What they do is the sweep's own: `ExpertTrainer` and `TrajectoryStore`, distiller and validation of a `Workbench`,
-`evaluate_networks`. Here stands when each of it begins and ends.
+They use a sweep's own parts: `ExpertTrainer` and `TrajectoryStore`, distiller and validation of a `Workbench`,
+`evaluate_networks`. This module decides when they start and end.
 """
 
 import math
@@ -17,32 +17,33 @@ from torch import Tensor
 
 from benchmarks.budget import EXPERT_SHARE, FINAL_SHARE, Clock, Plan
 from benchmarks.problem import Problem, multiplying
-from trainables.config import Protocol
-from trainables.datasets import load
-from trainables.distillation import Distiller
+from trainables.config.protocol import Protocol
+from trainables.data.datasets import load
+from trainables.data.labels import default_order_labels
+from trainables.distillation.methods import TRAJECTORY
+from trainables.distillation.trajectory import Distiller
 from trainables.errors import ConfigError
-from trainables.evaluation import evaluate_networks
-from trainables.experts import DivergedExpert, ExpertTrainer, experts_at_once, fits_gpu
-from trainables.labels import default_order_labels
+from trainables.evaluation.training import evaluate_networks
+from trainables.experts.store import TrajectoryStore
+from trainables.experts.training import DivergedExpert, ExpertTrainer, experts_at_once, fits_gpu
 from trainables.seeding import seed_of
-from trainables.trajectories import TrajectoryStore
-from trainables.workbench import TrialWork, Workbench
+from trainables.workers.workbench import TrialWork, Workbench
 
 __all__ = ["distil", "final_test", "start_distillation", "train_experts", "workbench_of"]
 
 PATIENCE, GROWTH = 4, 0.3
-"""The next validation comes after so many times what the last one took, and so much of the distillation so far."""
+"""Time to the next validation: PATIENCE times the last one's, or GROWTH times the distillation so far, if longer."""
 
 
 def train_experts(problem: Problem, wanted: int, clock: Clock) -> dict[str, Any]:
-    """Train as many experts as their share of the budget allows, one at least; return a record of it.
+    """Train as many experts as their share of the budget allows, one at least; return a record of the stage.
 
-    Its `count` experts, from number 0 on, are there to be matched. Those that an earlier run left whole in the store
-    are used and cost nothing.
+    The record's `count` experts, from number 0 on, can be matched. Complete experts of earlier runs in the store are
+    reused at no cost.
 
     Raises:
-        ConfigError: One expert takes more than experts and distillation together have, or diverges, or another process
-            trains into the store.
+        ConfigError: One expert takes more time than experts and distillation have together, or diverges, or another
+            process holds the store's lock.
     """
     began, horizon, store = clock.spent, problem.horizon, problem.store
     deadline = began + EXPERT_SHARE * (clock.budget - began)
@@ -73,35 +74,35 @@ def _alone(store: TrajectoryStore) -> Iterator[None]:
         ConfigError: Another process holds it.
     """
     try:
-        held = FileLock(store.lock_path).acquire(timeout=0)
+        lock = FileLock(store.lock_path).acquire(timeout=0)
     except Timeout as error:
         message = f"another process trains experts in {store.folder}; wait for it or take another --workdir"
         raise ConfigError(message) from error
-    with held:
+    with lock:
         yield
 
 
 def _train_absent(
     problem: Problem, absent: Collection[int], wanted: int, clock: Clock, deadline: float
 ) -> tuple[dict[str, Any], list[int]]:
-    """Train absent experts, lower numbers first, to the deadline; return how, and those that are still missing."""
+    """Train absent experts, lower numbers first, until the deadline; return facts, and the experts still missing."""
     trainer = _trainer(problem)
     at_once = experts_at_once(trainer, 1.0)
     steps = math.ceil(len(problem.dataset.split("train")) / problem.setting.recipe.expert_batch_size)
-    each = trainer.seconds_per_step(at_once) * steps * problem.horizon
+    expert_seconds = trainer.seconds_per_step(at_once) * steps * problem.horizon
     missing, usable = sorted(absent), 0 not in absent
     if not usable:
-        _check_affordable(each, problem.horizon, clock)
+        _check_affordable(expert_seconds, problem.horizon, clock)
     while missing:
-        fitting = int((deadline - clock.spent) / each)
+        fitting = int((deadline - clock.spent) / expert_seconds)
         if fitting < 1 and usable:
             break
         size = max(1, min(at_once, fitting))
         group, missing, usable = missing[:size], missing[size:], True
         began = clock.spent
         _train_group(trainer, problem.store, group, problem.horizon)
-        each = (clock.spent - began) / len(group)
-        print(f"{clock.spent:8,.1f} s  experts: {wanted - len(missing)}, {each:.1f} s each", flush=True)
+        expert_seconds = (clock.spent - began) / len(group)
+        print(f"{clock.spent:8,.1f} s  experts: {wanted - len(missing)}, {expert_seconds:.1f} s each", flush=True)
     return {"at_once": at_once, "resident_on_gpu": trainer.resident}, missing
 
 
@@ -117,25 +118,25 @@ def _trainer(problem: Problem) -> ExpertTrainer:
     )
 
 
-def _check_affordable(each: float, horizon: int, clock: Clock) -> None:
-    """Refuse a budget that one expert would leave nothing of but the test.
+def _check_affordable(expert_seconds: float, horizon: int, clock: Clock) -> None:
+    """Check that the budget has time for one expert beside the test.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: It has not.
     """
     most = clock.left - FINAL_SHARE * clock.budget
-    if each > most:
+    if expert_seconds > most:
         raise ConfigError(
-            f"one expert of {horizon} epochs would take about {each:,.0f} s, of a budget of {clock.budget:,.0f} s "
-            f"that leaves {max(most, 0):,.0f} s; raise --budget-s, or lower --width"
+            f"one expert of {horizon} epochs would take about {expert_seconds:,.0f} s, of a budget of "
+            f"{clock.budget:,.0f} s that leaves {max(most, 0):,.0f} s; raise --budget-s, or lower --width"
         )
 
 
 def _train_group(trainer: ExpertTrainer, store: TrajectoryStore, group: Sequence[int], horizon: int) -> None:
-    """Train experts side by side from their start, and write them.
+    """Train experts side by side from their start, and write them to the store.
 
     Raises:
-        ConfigError: One diverges.
+        ConfigError: An expert diverges.
     """
     states = [trainer.start(expert) for expert in group]
     snapshots = [[state.theta.cpu()] for state in states]
@@ -159,20 +160,19 @@ def _train_group(trainer: ExpertTrainer, store: TrajectoryStore, group: Sequence
 
 
 def workbench_of(problem: Problem, experts: int, validation_epochs: int) -> Workbench:
-    """Return what makes the distillation of so many experts, and validates with one network trained for so long."""
+    """Return the workbench that distils with `experts` experts and validates with one network."""
     return Workbench(
         TrialWork(
             dataset=problem.file,
-            store=problem.stores,
-            identity=problem.store.identity,
-            network=problem.network,
-            augmentation=problem.augmentation,
-            checkpoints="",  # a run is not taken up again
+            store=problem.store,
+            methods=[TRAJECTORY],
+            checkpoints="",  # a run is not resumed
+            settings=asdict(problem.config),
             experts=experts,
             epochs=problem.horizon,
             protocol=Protocol.challenge(validation_epochs),
             validation_networks=1,
-            validation_every_iterations=problem.config.iterations,  # not asked: `distil` goes by the clock
+            validation_every_iterations=problem.config.iterations,  # unused: `distil` validates by the clock
             seed=problem.seed,
             device=problem.device.type,
             compiled=problem.config.compile == "on",
@@ -184,17 +184,17 @@ def workbench_of(problem: Problem, experts: int, validation_epochs: int) -> Work
 
 def start_distillation(problem: Problem, bench: Workbench) -> Distiller:
     """Return the distillation before its first iteration."""
-    torch.cuda.empty_cache()  # its micro-batches are sized by what is free; nothing on a CPU
+    torch.cuda.empty_cache()  # micro-batches are sized by the free memory; no effect on a CPU
     with multiplying(problem.config.precision, problem.device):
-        return bench.trajectory_matching(asdict(problem.config))
+        return bench.trajectory_matching({})
 
 
 def distil(
     problem: Problem, bench: Workbench, distiller: Distiller, clock: Clock, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Distil until all iterations are done or the deadline has come, one iteration at least; yield the curve's points.
+    """Distil until all iterations are done or the deadline passes, one iteration at least; yield the curve's points.
 
-    The first is that of the initial images, the last that of the result.
+    The first point is of the initial images, the last of the result.
     """
     config, losses = distiller.config, list[float]()
     distilling, due = 0.0, 0.0
@@ -228,7 +228,7 @@ def distil(
 
 
 def final_test(problem: Problem, images: Tensor, networks: int, plan: Plan, clock: Clock) -> dict[str, Any]:
-    """Train fresh networks on the set for as long as the budget allows and test each once; return a record of it."""
+    """Train fresh networks on the set as long as the budget allows, test every one once, and return a record."""
     tested = load(problem.file, ("test",))
     epochs = plan.test_epochs(clock, len(tested.split("test")))
     print(f"{clock.spent:8,.1f} s  testing: {networks} networks, {epochs} epochs", flush=True)
@@ -242,7 +242,7 @@ def final_test(problem: Problem, images: Tensor, networks: int, plan: Plan, cloc
         augmentation=problem.evaluator,
         seeds=[seed_of(problem.seed, "test", number) for number in range(networks)],
     )
-    values = [each.accuracy for each in metrics]
+    values = [network.accuracy for network in metrics]
     return {
         "mean": statistics.mean(values),
         "std": statistics.stdev(values) if len(values) > 1 else None,

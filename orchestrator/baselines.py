@@ -1,33 +1,61 @@
-"""What a distilled set must beat: every method's sets, measured with hard and soft labels. METHOD §6.
+"""The command that compares methods: the sets of every method are measured with hard and soft labels.
 
-python -m orchestrator.baselines --dataset digits --ipc 1 5 10 --methods all
+Source: docs/method.md, "Label regimes".
+
+python -m orchestrator.baselines --dataset digits --ipc 1,5,10 --methods all
 """
 
 from pathlib import Path
 
 import click
 
-from orchestrator.cli import SeveralValues, default_name, expert_options, json_option, load_space, one_line_errors
 from orchestrator.errors import UserError
-from orchestrator.settings import SweepSettings, Workdir
-from orchestrator.sweep import run
-from search_spaces import Space, load, names
-from trainables.files import write_json
+from orchestrator.results.result_json import stored_result
+from orchestrator.stages.launch import run
+from orchestrator.state.settings import SweepSettings
+from orchestrator.state.space import default_name, load_space
+from orchestrator.state.workdir import Workdir
+from orchestrator.terminal.completion import complete_datasets
+from orchestrator.terminal.options import expert_options, json_option, one_line_errors
+from orchestrator.terminal.values import NAMES, ListCommand, ValueList
+from search_spaces import Comparison, load, names
+from search_spaces.completion import complete_spaces
+from trainables.storage.atomic import write_json
 
 __all__ = ["main"]
 
 
-@click.command(cls=SeveralValues, help="Compare coresets, RDED, CA2D, SRe2L, DM, DC and M-DATM, by label regime.")
-@click.option("--dataset", metavar="NAME", help="A dataset with a registered comparison, whose settings are taken.")
-@click.option("--space", "space_name", metavar="NAME", help="A comparison, registered or a Python file, in its place.")
+@click.command(cls=ListCommand, help="Compare coresets, RDED, CA2D, SRe2L, DM, DC and M-DATM, by label regime.")
 @click.option(
-    "--ipc", "ipcs", type=click.IntRange(min=1), multiple=True, metavar="N …", help="Images per class; several: 1 5 10."
+    "--dataset",
+    metavar="NAME",
+    shell_complete=complete_datasets,
+    help="A dataset with a registered comparison, whose settings are used.",
 )
-@click.option("--methods", metavar="NAMES", help="Names joined by commas, or all; default: the space's.")
-@click.option("--regimes", metavar="NAMES", help="hard,soft,soft_kd, or all; default: the space's.")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME",
+    shell_complete=complete_spaces,
+    help="A comparison, registered or a Python file, in place of --dataset.",
+)
+@click.option(
+    "--ipc",
+    "ipcs",
+    type=ValueList(click.IntRange(min=1)),
+    metavar="N,…",
+    help="Images per class, joined by commas; default: the space's.",
+)
+@click.option(
+    "--methods",
+    type=NAMES,
+    metavar="NAMES",
+    help="Names joined by commas, or all; default: the space's.",
+)
+@click.option("--regimes", type=NAMES, metavar="NAMES", help="hard,soft,soft_kd, or all; default: the space's.")
 @click.option("--seeds", type=click.IntRange(min=1), metavar="K", help="Sets of each method; default: the space's.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--name", metavar="NAME", help="Name; default: space, date and time. One that was cut off goes on.")
+@click.option("--name", metavar="NAME", help="Name; default: space, date and time. Resumes an interrupted one.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
 @json_option("records")
 @expert_options
@@ -35,9 +63,9 @@ __all__ = ["main"]
 def main(
     dataset: str | None,
     space_name: str | None,
-    ipcs: tuple[int, ...],
-    methods: str | None,
-    regimes: str | None,
+    ipcs: tuple[int, ...] | None,
+    methods: tuple[str, ...] | None,
+    regimes: tuple[str, ...] | None,
     seeds: int | None,
     seed: int,
     name: str | None,
@@ -49,19 +77,19 @@ def main(
     address: str,
     concurrent: int | None,
     gpus_per_trial: float | str | None,
-    overrides: tuple[str, ...],
+    overrides: dict[str, str],
     retrain_corrupt: bool,
     quiet: bool,
 ) -> None:
-    """Read the command line and run."""
+    """Read the command line and run the comparison."""
     if dataset is not None and space_name is not None:
         raise UserError(f"give --dataset {dataset} or --space {space_name}, not both: a space has its dataset")
     space = load_space(
         space_name or _comparison_of(dataset), overrides, expert_count=experts, methods=methods, regimes=regimes,
-        repeats=seeds, ipcs=",".join(map(str, sorted(set(ipcs)))) or None,
+        repeats=seeds, ipcs=ipcs and tuple(sorted(set(ipcs))),
     )  # fmt: skip
-    if not space.ipcs:
-        raise UserError(f"{space.name} is no comparison: its ipcs are none; give --ipc, or another --space")
+    if not isinstance(space, Comparison):
+        raise UserError(f"{space.name} is not a comparison; give another --space")
     settings = SweepSettings(
         space=space,
         name=name or default_name(space),
@@ -77,18 +105,22 @@ def main(
     )
     run(settings)
     if json_path is not None:
-        result = settings.stored_result()
-        assert result is not None, "run() has written it"
+        result = stored_result(settings)
+        assert result is not None, "run() has written the result"
         write_json(json_path, result["records"])
 
 
 def _comparison_of(dataset: str | None) -> str:
-    """Return the registered comparison of a dataset."""
-    compared: dict[str, Space] = {space.dataset: space for space in map(load, names()) if space.ipcs}
+    """Return the name of a dataset's registered comparison.
+
+    Raises:
+        UserError: No dataset is given, or it has no registered comparison.
+    """
+    compared = {space.dataset: space for space in map(load, names()) if isinstance(space, Comparison)}
     if dataset not in compared:
         known = ", ".join(compared)
         raise UserError(
-            f"a comparison needs --dataset ({known}) or --space, a file with ipcs set, not {dataset or 'neither'}"
+            f"a comparison needs --dataset ({known}) or --space, a file with a Comparison, not {dataset or 'neither'}"
         )
     return compared[dataset].name
 

@@ -1,10 +1,10 @@
-"""How a command ends when it cannot go on: one line on stderr and an exit code. DESIGN, Contracts."""
+"""The expected errors of a command, and their exit codes; a command reports one in one line on stderr."""
 
 __all__ = ["ClusterError", "NoTrialSucceeded", "Stopped", "UserError"]
 
 
 class UserError(Exception):
-    """The user's input cannot work; the message is one line: the rule, the value and the remedy."""
+    """The user's input is invalid; the message is one line: the rule, the value and the remedy."""
 
     exit_code = 2
 
@@ -22,6 +22,6 @@ class NoTrialSucceeded(Exception):
 
 
 class Stopped(Exception):
-    """Stopped by hand."""
+    """The user or a signal stopped the command."""
 
     exit_code = 130

@@ -3,37 +3,32 @@
 python -m orchestrator.sweep --space digits
 """
 
-from importlib import import_module
 from pathlib import Path
 
 import click
 
-from orchestrator.address import check_answers
-from orchestrator.cli import (
-    DURATION,
-    SIZE,
-    default_name,
-    expert_options,
-    load_space,
-    one_line_errors,
-    preset_option,
-    space_option,
-)
-from orchestrator.console import make_console
 from orchestrator.errors import UserError
-from orchestrator.plan import print_plan
-from orchestrator.settings import SweepSettings, Workdir
+from orchestrator.planning.plan import print_plan
+from orchestrator.stages.launch import run
+from orchestrator.state.settings import SweepSettings
+from orchestrator.state.settings_file import read_settings
+from orchestrator.state.space import default_name, load_space
+from orchestrator.state.workdir import Workdir
+from orchestrator.terminal.completion import complete_sweeps
+from orchestrator.terminal.console import make_console
+from orchestrator.terminal.options import expert_options, one_line_errors, preset_option, space_option
+from orchestrator.terminal.values import DURATION, NAMES, SIZE, ListCommand
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 _WITH_RESUME = {
     "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
     "time_budget": "time_budget_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
 }  # fmt: skip
-"""Options that may go with --resume, and the settings they are."""
+"""Options that may be given with --resume, and the settings that they set."""
 
 
-@click.command(help="Search the distillation settings of a space and say what they are worth.")
+@click.command(cls=ListCommand, help="Search the distillation settings of a space and measure the best ones.")
 @space_option(required=False)
 @expert_options
 @preset_option
@@ -49,34 +44,43 @@ _WITH_RESUME = {
     "default: the space's.",
 )  # fmt: skip
 @click.option(
-    "--baselines", metavar="NAMES", help="Sets that the finals measure beside random real images: names joined by "
-    "commas, all or none; default: the space's.",
+    "--baselines", type=NAMES, metavar="NAMES",
+    help="Sets that the finals measure beside random real images: names joined by commas, all or none; "
+    "default: the space's.",
 )  # fmt: skip
 @click.option(
-    "--regimes", metavar="NAMES", help="Label regimes in which the best set and the baselines are measured once more: "
-    "hard,soft,soft_kd, all or none; default: the space's.",
+    "--regimes", type=NAMES, metavar="NAMES",
+    help="Label regimes in which the best set and the baselines are also measured: hard,soft,soft_kd, all or none; "
+    "default: the space's.",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of search and distillation."
 )
 @click.option(
-    "--name", metavar="SWEEP", help="Name of the sweep; default: space, date and time. One that was cut off goes on."
+    "--name", metavar="SWEEP", help="Name of the sweep; default: space, date and time. Resumes an interrupted sweep."
 )
-@click.option("--resume", metavar="SWEEP", help="Go on with a sweep of the workdir, with the settings it was given.")
-@click.option("--plan", is_flag=True, help="Print what would run and what it would cost, and start nothing.")
-@click.option("--time-budget", type=DURATION, metavar="2h", help="Time for the search; finals and report come after.")
+@click.option(
+    "--resume",
+    metavar="SWEEP",
+    shell_complete=complete_sweeps,
+    help="Resume a sweep of the workdir with its settings.",
+)
+@click.option("--plan", is_flag=True, help="Print the planned work and its cost, and start nothing.")
+@click.option("--time-budget", type=DURATION, metavar="2h", help="Time for the search; excludes finals and report.")
 @click.option(
     "--memory-budget",
     type=SIZE,
     metavar="4GB",
-    help="Memory for the graph of a trial's inner step; default: what the device has free. The gradient is the same.",
+    help="Memory for the graph of a trial's inner step; default: the device's free memory. The gradient is the same.",
 )
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
 @click.option(
     "--study-uri", metavar="URI",
     help="Database of Optuna's studies, such as postgresql://USER@HOST/DATABASE; default: SQLite in the workdir.",
 )  # fmt: skip
-@click.option("--storage-path", metavar="URI", help="Where all nodes reach checkpoints; default: the sweep's folder.")
+@click.option(
+    "--storage-path", metavar="URI", help="Place of checkpoints, which all nodes reach; default: the sweep's folder."
+)
 @click.pass_context
 @one_line_errors
 def main(
@@ -86,8 +90,8 @@ def main(
     trials: int | None,
     final_seeds: int | None,
     networks: int | None,
-    baselines: str | None,
-    regimes: str | None,
+    baselines: tuple[str, ...] | None,
+    regimes: tuple[str, ...] | None,
     seed: int,
     workdir: str,
     name: str | None,
@@ -102,20 +106,20 @@ def main(
     study_uri: str | None,
     storage_path: str | None,
     data: Path | None,
-    overrides: tuple[str, ...],
+    overrides: dict[str, str],
     preset: str | None,
     retrain_corrupt: bool,
     quiet: bool,
 ) -> None:
-    """Read the command line, then plan or run."""
+    """Read the command line, then print the plan or run the sweep."""
     if study_uri is not None:
-        from orchestrator.study_storage import check_study_uri
+        from orchestrator.search.database import check_study_uri
 
         check_study_uri(study_uri)
     if resume is not None:
         settings = _resumed(context, resume)
     elif space_name is None:
-        raise UserError("a sweep needs --space NAME, or --resume SWEEP to go on with one")
+        raise UserError("a sweep needs --space NAME, or --resume SWEEP to resume one")
     else:
         space = load_space(
             space_name, overrides, preset,
@@ -147,37 +151,26 @@ def main(
     run(settings)
 
 
-def run(settings: SweepSettings) -> None:
-    """Run a sweep or a comparison, here or on the cluster at a ray:// address; what cannot work is refused first."""
-    settings.workdir.check_writable()
-    settings.check_same()
-    check_answers(settings.address)
-    module, function = ("comparison", "run_comparison") if settings.space.ipcs else ("stages", "run_sweep")
-    if settings.address.startswith("ray://"):
-        from orchestrator.remote import run_on_cluster  # only now: --help and --plan load neither torch nor ray
-
-        run_on_cluster(f"orchestrator.{module}", function, settings)
-    else:
-        settings.check_dataset()  # at once, before seconds of imports
-        getattr(import_module(f"orchestrator.{module}"), function)(settings)
-
-
 def _resumed(context: click.Context, name: str) -> SweepSettings:
-    """Return the settings of a sweep to go on with, and how it is to run from now on."""
+    """Return the stored settings of a sweep, changed by the options that may be given with --resume.
+
+    Raises:
+        UserError: Another option is given, or the workdir has no such sweep.
+    """
     given = {
         parameter
         for parameter in context.params
         if context.get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
     }
-    own = given - _WITH_RESUME.keys() - {"resume", "workdir", "plan"}
-    if own:
+    refused = given - _WITH_RESUME.keys() - {"resume", "workdir", "plan"}
+    if refused:
         options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
         raise UserError(
-            f"--resume takes what the sweep was asked to do from its settings; leave out "
-            f"{', '.join(sorted(options[each] for each in own))}"
+            f"--resume reads the sweep's settings from its folder; leave out "
+            f"{', '.join(sorted(options[parameter] for parameter in refused))}"
         )
-    how_it_runs = {field: context.params[option] for option, field in _WITH_RESUME.items() if option in given}
-    return SweepSettings.stored(Workdir.at(context.params["workdir"]), name, **how_it_runs)
+    changes = {field: context.params[option] for option, field in _WITH_RESUME.items() if option in given}
+    return read_settings(Workdir.at(context.params["workdir"]), name, **changes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m search_spaces`: which spaces and presets there are, and what one space varies and keeps."""
+"""`python -m search_spaces`: list the spaces and presets, or show the parameters of one space."""
 
 import sys
 
@@ -8,7 +8,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from search_spaces import Space, SpaceError, Value, load, names
+from search_spaces import Space, SpaceError, Study, Value, load, names
+from search_spaces.completion import complete_spaces
 from search_spaces.presets import PRESETS
 from search_spaces.vocabulary import DERIVED, VOCABULARY
 
@@ -18,7 +19,7 @@ PIPED_WIDTH = 160
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in columns:
-        # Never an ellipsis: what is too long goes on in the next line, names excepted.
+        # Cells too long for a line continue in the next one; the first column, of names, never wraps.
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     return table
 
@@ -31,7 +32,7 @@ def _all_spaces() -> Table:
     table = _table("space", "question", "dataset", "ipc", "varies", "trials", "horizon")
     for space in map(load, names()):
         fixed = space.fixed
-        varies = f"{len(space.variants)} variants" if space.variants else f"{len(space.searched)} keys"
+        varies = f"{len(space.variants)} variants" if isinstance(space, Study) else f"{len(space.searched)} keys"
         _row(table, space.name, space.title, space.dataset, fixed["ipc"], varies, fixed["trials"],
              f"{space.horizon_epochs} epochs")  # fmt: skip
     return table
@@ -51,12 +52,15 @@ def _searched(space: Space) -> Table:
     return table
 
 
-def _varied(space: Space) -> Table:
-    """Return what a study's variants set; what one of them leaves to the parameters stands in brackets."""
+def _varied(space: Study) -> Table:
+    """Return the table of a study's variants; values that a variant takes from the parameters are in brackets."""
     table = _table("varied", *space.variants, "meaning")
     for name in space.varied[2:]:
         common = space.parameters[name].values[0]
-        cells = [_number(each[name]) if name in each else f"({_number(common)})" for each in space.variants.values()]
+        cells = [
+            _number(settings[name]) if name in settings else f"({_number(common)})"
+            for settings in space.variants.values()
+        ]
         _row(table, name, *cells, VOCABULARY[name].meaning)
     return table
 
@@ -72,8 +76,8 @@ def _print_space(console: Console, space: Space) -> None:
     console.print(Text(space.title, style="bold"))
     console.print(Text(f"space {space.name}, dataset {space.dataset}"))
     console.print(Text(f"trial 0: {space.reference}"))
-    console.print(Padding(_varied(space) if space.variants else _searched(space), (1, 0)))
-    if space.variants:
+    console.print(Padding(_varied(space) if isinstance(space, Study) else _searched(space), (1, 0)))
+    if isinstance(space, Study):
         console.print(Text(f"A study: {len(space.points())} trials, each to its end; repeat r has a seed of its own."))
     rules = [f"{name} = {rule}" for name, rule in DERIVED.items()]
     console.print(Text(f"{', '.join(rules)}: T_minus < T ≤ T_plus at every point."))
@@ -85,7 +89,7 @@ def _print_space(console: Console, space: Space) -> None:
 
 
 @click.command()
-@click.argument("space", required=False)
+@click.argument("space", required=False, shell_complete=complete_spaces)
 def main(space: str | None) -> None:
     """List spaces and presets, or show SPACE: one of those spaces, or the path of a .py file that sets SPACE."""
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)

@@ -12,7 +12,7 @@ Value = int | float | str | bool
 
 
 class SpaceError(ValueError):
-    """A space, or a change to one, that cannot be searched; one line says the rule, the value and the remedy."""
+    """A space, or a change to one, is invalid; the message is one line with the rule, the value and the remedy."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -30,7 +30,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_word(text: str) -> bool:
-    """Return whether `text` may be part of a path and of a metric's name."""
+    """Return whether `text` may be part of a path and of a metric name."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text) is not None
 
 
@@ -69,11 +69,11 @@ class Integer:
     """Largest value."""
     _: KW_ONLY
     first: int
-    """What trial 0 uses."""
+    """Value in trial 0."""
     log: bool = False
-    """Whether a factor, and not a difference, is what matters."""
+    """Whether the parameter is searched on a logarithmic scale."""
     source: str = ""
-    """Where the values come from."""
+    """Source of the values."""
 
     def __post_init__(self) -> None:
         for field in ("low", "high", "first"):
@@ -85,7 +85,7 @@ class Integer:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The values that every check looks at: the bounds and the first."""
+        """The values that checks test: the bounds and the first value."""
         return self.low, self.high, self.first
 
     def contains(self, value: object) -> bool:
@@ -106,11 +106,11 @@ class Real:
     """Largest value."""
     _: KW_ONLY
     first: float
-    """What trial 0 uses."""
+    """Value in trial 0."""
     log: bool = False
-    """Whether a factor, and not a difference, is what matters."""
+    """Whether the parameter is searched on a logarithmic scale."""
     source: str = ""
-    """Where the values come from."""
+    """Source of the values."""
 
     def __post_init__(self) -> None:
         for field in ("low", "high", "first"):
@@ -122,11 +122,11 @@ class Real:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The values that every check looks at: the bounds and the first."""
+        """The values that checks test: the bounds and the first value."""
         return self.low, self.high, self.first
 
     def contains(self, value: object) -> bool:
-        """Return whether a trial may use `value`; samplers that draw logarithms may miss a bound by a rounding."""
+        """Return whether a trial may use `value`; a sampler on a log scale may exceed a bound by a rounding error."""
         return is_number(value) and (
             self.low <= value <= self.high or math.isclose(value, self.low) or math.isclose(value, self.high)
         )
@@ -143,9 +143,9 @@ class Choice:
     """The values."""
     _: KW_ONLY
     first: Value
-    """What trial 0 uses."""
+    """Value in trial 0."""
     source: str = ""
-    """Where the values come from."""
+    """Source of the values."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", _as_options(self.options))
@@ -158,7 +158,7 @@ class Choice:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """The values that every check looks at: all of them."""
+        """The values that checks test: all options."""
         return self.options
 
     def contains(self, value: object) -> bool:
@@ -176,14 +176,14 @@ class Fixed:
     value: Value
     """The value."""
     source: str = ""
-    """Where it comes from."""
+    """Source of the value."""
 
     def __post_init__(self) -> None:
         _require_scalar(self.value, "Fixed: the value")
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """The values that every check looks at: the only one."""
+        """The values that checks test: the only value."""
         return (self.value,)
 
     def __str__(self) -> str:

@@ -1,21 +1,24 @@
-"""The trajectory-matching methods as settings: what makes each method, and the figures that it was published with.
+"""The trajectory-matching methods as settings: the rules that define a method, and its published figures.
 
-Rules make a method and hold on any dataset; `--preset` applies them to a space. Figures are the numbers that its
-authors chose for a dataset and a number of images per class, and that a space of one's own searches. What METHOD lacks
-is left out: all of MTT's, some of FTD's, and `interval` where a range does not grow.
+Rules define a method and hold on any dataset; `--preset` applies them to a space. Figures are the numbers that its
+authors chose for a dataset and a number of images per class; a user's space searches them. Figures that
+docs/method.md, "Published settings" does not have are left out: all of MTT's, some of FTD's, and `interval` if a range
+does not grow.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from search_spaces.dimensions import Dimension, Fixed, SpaceError, Value
-from search_spaces.vocabulary import VOCABULARY, matching_range, nearest
+from search_spaces.nearest import nearest
+from search_spaces.sources import DISTILLATION, EXPERTS, PUBLISHED_SETTINGS
+from search_spaces.vocabulary import VOCABULARY, matching_range
 
 __all__ = ["PRESETS", "RANGE_STUDY", "Preset", "preset", "settings", "variants"]
 
 NEVER = 3.5e38
-"""A `max_matching_loss` above the largest float32: skips nothing but what is no finite number, which MTT and FTD would
-not skip either, but never recover from. METHOD §2 has no other way to say "never"."""
+"""A `max_matching_loss` above the largest float32: only updates that are not finite are skipped. MTT and FTD do
+not skip those either, but never recover from them. The key is a finite number, so it has no other value for "never"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +27,13 @@ class Preset:
 
     name: str
     title: str
-    """One line: what the method does."""
+    """One line that describes the method."""
     rules: Mapping[str, Value]
-    """What makes the method on any dataset, by key."""
+    """Settings that define the method on any dataset, by key."""
     source: str
-    """Where rules and figures come from."""
+    """Source of rules and figures."""
     everywhere: Mapping[str, Value] = field(default_factory=dict)
-    """Figures that its authors used for every dataset."""
+    """Figures that its authors used for all datasets."""
     figures: Mapping[tuple[str, int], Mapping[str, Value]] = field(default_factory=dict)
     """Figures by dataset and images per class."""
 
@@ -96,14 +99,14 @@ PRESETS = {
             name="mtt",
             title="matches experts trained by SGD, from epoch 0 up to a fixed bound; whitened images",
             rules=_MTT_RULES,
-            source="MTT's code, METHOD §1 and §2",
+            source=f"MTT's code, {EXPERTS}; {DISTILLATION}",
             everywhere={"iterations": 5000},
         ),
         Preset(
             name="ftd",
             title="MTT with flat experts (GSAM) and a moving average of the images",
             rules={**_MTT_RULES, "expert_optimizer": "gsam", "ema_decay": 0.999},
-            source="FTD's README and tables, METHOD §1 and §2",
+            source=f"FTD's README and tables, {EXPERTS}; {PUBLISHED_SETTINGS}",
             everywhere={"iterations": 5000, "sam_rho": 0.01},
             figures={
                 ("cifar100", 10): {
@@ -128,7 +131,7 @@ PRESETS = {
             name="datm",
             title="FTD's experts, learned soft labels, a range that suits the set's size; no average; whitened images",
             rules=_DATM_RULES,
-            source="DATM's code and configurations, METHOD §1 and §2; lr_label is that of most of them",
+            source=f"DATM's code and configurations, {EXPERTS}; {PUBLISHED_SETTINGS}; lr_label is that of most of them",
             everywhere=_DATM_EVERYWHERE,
             figures=_DATM_FIGURES,
         ),
@@ -136,7 +139,7 @@ PRESETS = {
             name="datm_hard",
             title="DATM with hard labels in default order: M-DATM's first step; images not whitened",
             rules={**_DATM_RULES, **_CHALLENGE},
-            source="M-DATM's ablation (DATM + M1) with DATM's configurations, METHOD §2",
+            source=f"M-DATM's ablation (DATM + M1) with DATM's configurations, {PUBLISHED_SETTINGS}",
             everywhere=_DATM_EVERYWHERE,
             figures={place: {**row, "lr_label": 0.0} for place, row in _DATM_FIGURES.items()},
         ),
@@ -144,7 +147,7 @@ PRESETS = {
             name="m_datm",
             title="DATM with hard labels in default order and an early range: M-DATM; images not whitened",
             rules={**_DATM_RULES, **_CHALLENGE},
-            source="M-DATM Table 1, METHOD §2; what it does not say is DATM's",
+            source=f"M-DATM Table 1, {PUBLISHED_SETTINGS}; what it does not say is DATM's",
             everywhere=_DATM_EVERYWHERE,
             figures={
                 ("cifar100", 10): {
@@ -177,7 +180,7 @@ RANGE_STUDY = {
     "medium": matching_range(30, 45, 60),
     "late": matching_range(60, 75, 80),
 }
-"""The matching ranges that M-DATM compares on both of its datasets. METHOD §2, "Range study"."""
+"""The matching ranges that M-DATM compares on both of its datasets. docs/method.md, "Matching range"."""
 
 
 def preset(name: str) -> Preset:
@@ -192,16 +195,16 @@ def preset(name: str) -> Preset:
 
 
 def settings(name: str, dataset: str, ipc: int) -> dict[str, Value]:
-    """Return what a method's authors ran: its rules and its published figures, as far as METHOD has them.
+    """Return the settings that a method's authors used: its rules and the published figures in docs/method.md.
 
     Raises:
-        SpaceError: if there is no such method, or METHOD has no figures of it for this dataset and size.
+        SpaceError: if there is no such method, or no figures of it are known for this dataset and size.
     """
     method = preset(name)
     if (dataset, ipc) not in method.figures:
         known = ", ".join(f"{where} at {count}" for where, count in method.figures) or "none"
         raise SpaceError(
-            f"{name} has no published figures for {dataset} at {ipc} images per class that METHOD knows; known: {known}"
+            f"{name} has no published figures for {dataset} at {ipc} images per class in docs/method.md; known: {known}"
         )
     merged = {**method.rules, **method.everywhere, **method.figures[dataset, ipc], "ipc": ipc}
     return {key: entry.check(merged[key]) for key, entry in VOCABULARY.items() if key in merged}
@@ -212,8 +215,8 @@ def variants(
 ) -> dict[str, dict[str, Value]]:
     """Return methods with their published figures as variants of a study, all with the same experts and images.
 
-    A variant has every searchable key in which one of the methods differs from the study's parameters. What cannot
-    differ within a study (experts, whitening, the network, iterations) stays the study's.
+    A variant has every searchable key in which one of the methods differs from the study's parameters. Settings that
+    cannot differ within a study (experts, whitening, the network, iterations) are those of the study.
 
     Args:
         methods: names of presets.
@@ -221,7 +224,11 @@ def variants(
         ipc: images per class.
         shared: the study's parameters, fixed.
     """
-    common = {key: each.value for key, each in shared.items() if isinstance(each, Fixed) and VOCABULARY[key].searchable}
+    common = {
+        key: dimension.value
+        for key, dimension in shared.items()
+        if isinstance(dimension, Fixed) and VOCABULARY[key].searchable
+    }
     points = {name: {**common, **settings(name, dataset, ipc)} for name in methods}
     differing = [key for key in common if any(point[key] != common[key] for point in points.values())]
     return {name: {key: point[key] for key in differing} for name, point in points.items()}

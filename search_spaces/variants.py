@@ -1,45 +1,44 @@
-"""A study's variants: settings side by side, each distilled several times, in place of a search."""
+"""Checks of a study's variants, and of the parameters that follow from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from search_spaces.dimensions import Choice, Dimension, Fixed, Integer, Real, SpaceError, Value, is_word
-from search_spaces.listed import DISTILLED
 from search_spaces.vocabulary import VOCABULARY, key
 
 __all__ = ["FOLLOWING", "Variants", "check_variants", "complete_study"]
 
 Variants = Mapping[str, Mapping[str, Value]]
-"""What each variant sets of the searchable keys, by its name."""
+"""The searchable keys that each variant sets, by its name."""
 
-COMPARISON = ("iterations",)
-"""Keys that a study's trials share, but the variants of a comparison may set."""
 FOLLOWING = ("trials", "first_rung_iterations", "final_seeds")
 """Keys that follow from others in a study, and are refused at any other value."""
 
 
-def check_variants(variants: object, *, comparison: bool = False) -> Variants:
-    """Return variants with every value checked and of its key's type, read-only.
+def check_variants(variants: object, *, besides: Collection[str] = ()) -> Variants:
+    """Return variants as read-only mappings, with every value checked and converted to its key's type.
 
-    Those of a comparison are named by what they distil with.
+    Args:
+        variants: the user's variants.
+        besides: keys that variants may set besides the searchable ones.
 
     Raises:
         SpaceError: if a name is no plain word, a key is unknown or cannot be searched, or a value breaks its rule.
     """
-    if not isinstance(variants, Mapping) or not all(isinstance(each, Mapping) for each in variants.values()):
+    if not isinstance(variants, Mapping) or not all(isinstance(settings, Mapping) for settings in variants.values()):
         raise SpaceError(f"variants of a space must be a mapping of names to settings, not {variants!r}")
+    if not variants:
+        raise SpaceError("a study needs at least one variant; name one, or write Space(...) for a search")
     checked = {}
     for name, settings in variants.items():
         if not isinstance(name, str) or not is_word(name):
             raise SpaceError(f"a variant's name must be letters, digits, '_', '-' and '.', not {name!r}")
         for setting in settings:
-            if not key(setting).searchable and not (comparison and setting in COMPARISON):
+            if not key(setting).searchable and setting not in besides:
                 raise SpaceError(
                     f"{setting} is the same in all trials of a study, but variant {name} sets it; "
                     "move it to the parameters"
                 )
-        if comparison and name not in DISTILLED:
-            raise SpaceError(f"a comparison's variants are named {', '.join(DISTILLED)}, not {name!r}; rename it")
         checked[name] = MappingProxyType(
             {entry.name: entry.check(settings[entry.name]) for entry in VOCABULARY.values() if entry.name in settings}
         )
@@ -47,7 +46,7 @@ def check_variants(variants: object, *, comparison: bool = False) -> Variants:
 
 
 def complete_study(parameters: Mapping[str, Dimension], variants: Variants) -> dict[str, Dimension]:
-    """Return a study's parameters with those that follow; what every variant sets may be left out.
+    """Return a study's parameters, completed by those that follow from others or that every variant sets.
 
     Raises:
         SpaceError: if a parameter is searched, or one that only a search reads is given.
@@ -77,7 +76,7 @@ def complete_study(parameters: Mapping[str, Dimension], variants: Variants) -> d
 
 
 def _value(parameters: Mapping[str, Dimension], name: str) -> int:
-    """Return a whole number that is given, or else the default."""
+    """Return the value of a whole-numbered key, or its default if it is not given."""
     given = parameters.get(name, Fixed(VOCABULARY[name].default or 0))
     value = VOCABULARY[name].check(given.value if isinstance(given, Fixed) else given)
     assert isinstance(value, int)

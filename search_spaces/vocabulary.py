@@ -1,43 +1,55 @@
-"""Every key that a space may set: its type, default, rule, meaning and source.
+"""The keys that a space may set: their type, default, rule, meaning and source.
 
-The names are those of DESIGN.md's contract; the sources are sections of METHOD. T and T_plus are not keys: the range is
-drawn as a start and two widths (T = T_minus + T_width, T_plus = T + T_growth), so that no draw can have them in the
-wrong order.
+The names are those of the papers; the sources are sections of docs/method.md. T and T_plus are not keys: the range is
+drawn as a start and two widths (T = T_minus + T_width, T_plus = T + T_growth), so every draw has them in order.
 """
 
 import contextlib
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from search_spaces.dimensions import SpaceError, Value, is_number, is_whole
-from search_spaces.listed import BASELINES, METHODS, REGIMES, are_sizes, is_list_of
+from search_spaces.entry import MAKE_SETS, REAL_SETS, Kind
+from search_spaces.name_lists import REGIMES, are_sizes, is_list_of
+from search_spaces.nearest import nearest
+from search_spaces.rules import Plain, Registered, RegisteredSets, Rule, list_text
+from search_spaces.sources import (
+    CHALLENGE_PROTOCOL,
+    CORESETS,
+    DC,
+    DISTILLATION,
+    DM,
+    DSA,
+    EXPERTS,
+    LABEL_REGIMES,
+    LABELS,
+    MATCHING_GRADIENT,
+    MATCHING_RANGE,
+    NORMALISATION,
+    PUBLISHED_SETTINGS,
+    REVIEW,
+    SRE2L,
+)
 
-__all__ = ["DERIVED", "VOCABULARY", "Key", "key", "matching_range", "nearest"]
+__all__ = ["DEFAULTS", "DERIVED", "VOCABULARY", "Key", "key", "matching_range"]
 
 DERIVED = {"T": "T_minus + T_width", "T_plus": "T_minus + T_width + T_growth"}
-"""What follows from the keys, and how."""
+"""Settings that follow from the keys, with their formulas."""
 
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 
-class _Rule(NamedTuple):
-    text: str
-    holds: Callable[[Any], bool]
+_ANY = Plain("", lambda _: True)
+_AT_LEAST_0 = Plain("of at least 0", lambda value: value >= 0)
+_AT_LEAST_1 = Plain("of at least 1", lambda value: value >= 1)
+_AT_LEAST_2 = Plain("of at least 2", lambda value: value >= 2)
+_POSITIVE = Plain("larger than 0", lambda value: value > 0)
+_FRACTION = Plain("of at least 0 and less than 1", lambda value: 0 <= value < 1)
+_UP_TO_HALF = Plain("larger than 0 and at most 0.5", lambda value: 0 < value <= 0.5)
 
 
-_ANY = _Rule("", lambda _: True)
-_AT_LEAST_0 = _Rule("of at least 0", lambda value: value >= 0)
-_AT_LEAST_1 = _Rule("of at least 1", lambda value: value >= 1)
-_AT_LEAST_2 = _Rule("of at least 2", lambda value: value >= 2)
-_POSITIVE = _Rule("larger than 0", lambda value: value > 0)
-_FRACTION = _Rule("of at least 0 and less than 1", lambda value: 0 <= value < 1)
-_UP_TO_HALF = _Rule("larger than 0 and at most 0.5", lambda value: 0 < value <= 0.5)
-
-
-def _one_of(*names: str) -> _Rule:
-    return _Rule(f"({' or '.join(names)})", lambda value: value in names)
+def _one_of(*names: str) -> Rule:
+    return Plain(f"({' or '.join(names)})", lambda value: value in names)
 
 
 def _is_augmentation(value: str) -> bool:
@@ -45,14 +57,9 @@ def _is_augmentation(value: str) -> bool:
     return value in ("dataset", "none") or (set(names) <= set(AUGMENTATIONS) and len(set(names)) == len(names))
 
 
-_AUGMENTATION = _Rule(
+_AUGMENTATION = Plain(
     f"(dataset, none, or different names of {', '.join(AUGMENTATIONS)} joined by _)", _is_augmentation
 )
-
-
-def _list_of(known: tuple[str, ...]) -> _Rule:
-    text = f"(all, none, or different names of {', '.join(known)} joined by commas)"
-    return _Rule(text, lambda value: is_list_of(value, known))
 
 
 _KINDS: dict[type, tuple[str, Callable[[object], bool]]] = {
@@ -70,13 +77,13 @@ class Key:
     name: str
     kind: type
     default: Value | None
-    """What a space that leaves the key out gets; None where every space must choose."""
-    rule: _Rule
+    """Value in a space that leaves the key out; None: every space must set the key."""
+    rule: Rule
     searchable: bool
     """Whether trials of one sweep may differ in it."""
     meaning: str
     source: str
-    """Where the default, or the key's meaning, comes from."""
+    """Source of the default, or of the key's meaning."""
 
     def check(self, value: object) -> Value:
         """Return `value` as the key's type.
@@ -91,130 +98,142 @@ class Key:
         return checked
 
     def parse(self, text: str) -> Value:
-        """Return the value that `text`, from a command line, stands for, checked."""
+        """Return the checked value of `text`, which comes from a command line.
+
+        Raises:
+            SpaceError: if it is of another type or breaks the rule.
+        """
         text = text.strip()
         value: object = text
         if self.kind is bool:
-            # bool("false") is True: only the two words are taken.
+            # bool("false") is True, so only these two words are accepted.
             value = {"true": True, "false": False}.get(text.lower(), text)
         elif self.kind is not str:
-            with contextlib.suppress(ValueError):  # check() says what is wanted and shows the text
+            with contextlib.suppress(ValueError):  # check() reports the rule and the text
                 value = self.kind(text)
         return self.check(value)
 
 
-def _searchable(name: str, kind: type, rule: _Rule, meaning: str, source: str, default: Value | None = None) -> Key:
+def _searchable(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
     return Key(name, kind, default, rule, True, meaning, source)
 
 
-def _fixed(name: str, kind: type, rule: _Rule, meaning: str, source: str, default: Value | None = None) -> Key:
+def _fixed(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
     return Key(name, kind, default, rule, False, meaning, source)
 
 
 # fmt: off
 _KEYS = (
     # Trajectory matching
-    _searchable("N", int, _AT_LEAST_1, "steps on the synthetic set, an iteration", "METHOD §2"),
-    _searchable("M", int, _AT_LEAST_1, "expert epochs matched", "METHOD §2"),
-    _searchable("T_minus", int, _AT_LEAST_0, "first start epoch", "METHOD §2"),
-    _searchable("T_width", int, _AT_LEAST_1, "epochs from T_minus to T, the first upper bound", "METHOD §2"),
-    _searchable("T_growth", int, _AT_LEAST_0, "epochs from T to T_plus, the last upper bound", "METHOD §2"),
-    _searchable("interval", int, _AT_LEAST_1, "iterations for each +1 of the upper bound", "METHOD §2"),
-    _searchable("lr_pixel", float, _POSITIVE, "learning rate of the synthetic images", "METHOD §2"),
-    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α; 0 keeps α", "METHOD §2"),
-    _searchable("alpha_init", float, _POSITIVE, "α before the first iteration", "DATM's lr_teacher, METHOD §2", 0.01),
-    _searchable("batch_syn", int, _AT_LEAST_1, "synthetic images a step; as many as the set or more: all", "METHOD §2"),
+    _searchable("N", int, _AT_LEAST_1, "steps on the synthetic set, an iteration", DISTILLATION),
+    _searchable("M", int, _AT_LEAST_1, "expert epochs matched", DISTILLATION),
+    _searchable("T_minus", int, _AT_LEAST_0, "first start epoch", MATCHING_RANGE),
+    _searchable("T_width", int, _AT_LEAST_1, "epochs from T_minus to T, the first upper bound", MATCHING_RANGE),
+    _searchable("T_growth", int, _AT_LEAST_0, "epochs from T to T_plus, the last upper bound", MATCHING_RANGE),
+    _searchable("interval", int, _AT_LEAST_1, "iterations for each +1 of the upper bound", MATCHING_RANGE),
+    _searchable("lr_pixel", float, _POSITIVE, "learning rate of the synthetic images", DISTILLATION),
+    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α; 0 keeps α", DISTILLATION),
+    _searchable("alpha_init", float, _POSITIVE, "α before the first iteration",
+                f"DATM's lr_teacher, {DISTILLATION}", 0.01),
+    _searchable("batch_syn", int, _AT_LEAST_1, "synthetic images a step; as many as the set or more: all",
+                DISTILLATION),
     _searchable("max_matching_loss", float, _POSITIVE, "updates with a larger loss are skipped",
-                "DATM, METHOD §2", 1.0),
+                f"DATM, {DISTILLATION}", 1.0),
     _searchable("gradient", str, _one_of("exact", "truncated", "unrolled"),
                 "of the matching loss: exact adjoint, TESLA's without Hessian products, or the reference codes'",
-                "ours; unrolled is exact too, METHOD §2", "exact"),
+                f"ours; unrolled is exact too, {MATCHING_GRADIENT}", "exact"),
     # What is matched, and how distributions and gradients are
-    _searchable("method", str, _one_of("trajectory", "distribution", "gradient"),
+    _searchable("method", str, Registered(Kind.METHOD),
                 "what is matched: experts' trajectories (M-DATM), features (DM) or gradients (DC) of real images",
-                "M-DATM, METHOD §2; DM and DC, METHOD §6", "trajectory"),
+                f"M-DATM, {DISTILLATION}; DM, {DM}; DC, {DC}", "trajectory"),
     _searchable("batch_real", int, _AT_LEAST_1, "real images of a class an iteration of DM or DC; a smaller class: all",
-                "DM, METHOD §6", 256),
+                f"DM, {DM}", 256),
     _searchable("outer_loop", int, _AT_LEAST_0, "updates of the images that a network of DC meets; 0: as ipc asks",
-                "DC, METHOD §6", 0),
+                f"DC, {DC}", 0),
     _searchable("inner_loop", int, _AT_LEAST_0, "epochs that DC trains a network between them; 0: as ipc asks",
-                "DC, METHOD §6", 0),
+                f"DC, {DC}", 0),
     # Synthetic set
     _searchable("initialization", str, _one_of("correct", "real", "noise"),
                 "real images of the class: those that expert 0 classifies correctly first, or any; or noise",
-                "DATM, METHOD §2", "correct"),
+                f"DATM, {LABELS}", "correct"),
     _searchable("label_mode", str, _one_of("hard", "soft"), "hard: default order; soft: DATM's learned labels",
-                "M-DATM, METHOD §2", "hard"),
-    _searchable("lr_label", float, _AT_LEAST_0, "learning rate of soft labels; 0 keeps them", "METHOD §2", 0.0),
+                f"M-DATM, {LABELS}", "hard"),
+    _searchable("lr_label", float, _AT_LEAST_0, "learning rate of soft labels; 0 keeps them", DISTILLATION, 0.0),
     _searchable("ema_decay", float, _FRACTION, "FTD's moving average of the images; 0: off",
-                "M-DATM does not average, METHOD §2", 0.0),
+                f"M-DATM does not average, {DISTILLATION}", 0.0),
     # Distillation
-    _fixed("ipc", int, _AT_LEAST_1, "images per class", "METHOD §2"),
-    _fixed("iterations", int, _AT_LEAST_1, "iterations of one distillation", "DATM, METHOD §2", 10_000),
-    _fixed("momentum_pixel", float, _FRACTION, "momentum of the images' SGD", "DATM, METHOD §2", 0.5),
-    _fixed("momentum_alpha", float, _FRACTION, "momentum of α's SGD", "DATM, METHOD §2", 0.5),
-    _fixed("momentum_label", float, _FRACTION, "momentum of the soft labels' SGD", "DATM, METHOD §2", 0.9),
+    _fixed("ipc", int, _AT_LEAST_1, "images per class", PUBLISHED_SETTINGS),
+    _fixed("iterations", int, _AT_LEAST_1, "iterations of one distillation", f"DATM, {DISTILLATION}", 10_000),
+    _fixed("momentum_pixel", float, _FRACTION, "momentum of the images' SGD", f"DATM, {DISTILLATION}", 0.5),
+    _fixed("momentum_alpha", float, _FRACTION, "momentum of α's SGD", f"DATM, {DISTILLATION}", 0.5),
+    _fixed("momentum_label", float, _FRACTION, "momentum of the soft labels' SGD", f"DATM, {DISTILLATION}", 0.9),
     _fixed("alpha_floor", float, _AT_LEAST_0, "α is not let below this; 0: no floor",
-           "the reference codes have none (MTT#16), METHOD §2", 0.0),
+           f"the reference codes have none (MTT#16), {DISTILLATION}", 0.0),
     _fixed("range_end", str, _one_of("exclusive", "inclusive"), "whether the upper bound is itself a start epoch",
-           "DATM's code, METHOD §2", "exclusive"),
+           f"DATM's code, {MATCHING_RANGE}", "exclusive"),
     _fixed("precision", str, _one_of("fp32", "tf32", "bf16"), "number format of the distillation's products", "ours",
            "fp32"),
     _fixed("compile", str, _one_of("auto", "on", "off"), "whether the distillation's step is compiled", "ours", "auto"),
     # Experts
-    _fixed("expert_count", int, _AT_LEAST_1, "expert trajectories", "DATM, METHOD §1", 100),
-    _fixed("horizon_epochs", int, _AT_LEAST_1, "epochs of an expert; at least the largest T_plus + M", "METHOD §1"),
+    _fixed("expert_count", int, _AT_LEAST_1, "expert trajectories", f"DATM, {EXPERTS}", 100),
+    _fixed("horizon_epochs", int, _AT_LEAST_1, "epochs of an expert; at least the largest T_plus + M", EXPERTS),
     _fixed("expert_seed", int, _AT_LEAST_0, "seed of the experts, which sweeps share whatever their own", "ours", 0),
-    _fixed("expert_optimizer", str, _one_of("gsam", "sgd"), "optimiser of the experts", "FTD, METHOD §1", "gsam"),
-    _fixed("expert_lr", float, _POSITIVE, "learning rate of the experts, constant", "FTD, METHOD §1", 0.01),
-    _fixed("expert_momentum", float, _FRACTION, "momentum of the experts", "FTD, METHOD §1", 0.0),
-    _fixed("expert_weight_decay", float, _AT_LEAST_0, "weight decay of the experts", "FTD, METHOD §1", 0.0),
-    _fixed("expert_batch_size", int, _AT_LEAST_1, "real images a step of an expert", "FTD, METHOD §1", 256),
-    _fixed("sam_rho", float, _POSITIVE, "ρ: radius of GSAM's perturbation", "FTD, METHOD §1", 0.01),
-    _fixed("gsam_alpha", float, _AT_LEAST_0, "α of GSAM: weight of the orthogonal part", "DATM, METHOD §1", 0.3),
-    _fixed("sam_adaptive", bool, _ANY, "whether the perturbation scales with the parameters", "FTD, METHOD §1", True),
+    _fixed("expert_optimizer", str, _one_of("gsam", "sgd"), "optimiser of the experts", f"FTD, {EXPERTS}", "gsam"),
+    _fixed("expert_lr", float, _POSITIVE, "learning rate of the experts, constant", f"FTD, {EXPERTS}", 0.01),
+    _fixed("expert_momentum", float, _FRACTION, "momentum of the experts", f"FTD, {EXPERTS}", 0.0),
+    _fixed("expert_weight_decay", float, _AT_LEAST_0, "weight decay of the experts", f"FTD, {EXPERTS}", 0.0),
+    _fixed("expert_batch_size", int, _AT_LEAST_1, "real images a step of an expert", f"FTD, {EXPERTS}", 256),
+    _fixed("sam_rho", float, _POSITIVE, "ρ: radius of GSAM's perturbation", f"FTD, {EXPERTS}", 0.01),
+    _fixed("gsam_alpha", float, _AT_LEAST_0, "α of GSAM: weight of the orthogonal part", f"DATM, {EXPERTS}", 0.3),
+    _fixed("sam_adaptive", bool, _ANY, "whether the perturbation scales with the parameters", f"FTD, {EXPERTS}", True),
     # Data and network
-    _fixed("zca", bool, _ANY, "whether images are whitened", "MTT, FTD and DATM do, M-DATM does not, METHOD §1", False),
+    _fixed("zca", bool, _ANY, "whether images are whitened",
+           f"MTT, FTD and DATM do, M-DATM does not, {NORMALISATION}", False),
     _fixed("classes", int, _AT_LEAST_0, "use the first so many classes in label order only; 0: all", "ours", 0),
-    _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", "METHOD §4", "dataset"),
+    _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", DSA, "dataset"),
     _fixed("validation_share", float, _UP_TO_HALF, "share of the training images held out for the search's objective",
-           "ours, METHOD §2", 0.1),
-    _fixed("net_depth", int, _AT_LEAST_1, "blocks of the ConvNet", "challenge, METHOD §3", 3),
-    _fixed("net_width", int, _AT_LEAST_1, "channels of the ConvNet", "challenge, METHOD §3", 128),
+           "ours", 0.1),
+    _fixed("network", str, Registered(Kind.NETWORK), "what experts, distillation and evaluation train",
+           f"challenge, {CHALLENGE_PROTOCOL}", "convnet"),
+    _fixed("net_depth", int, _AT_LEAST_1, "blocks of the ConvNet", f"challenge, {CHALLENGE_PROTOCOL}", 3),
+    _fixed("net_width", int, _AT_LEAST_1, "channels of the ConvNet", f"challenge, {CHALLENGE_PROTOCOL}", 128),
     # Evaluation
     _fixed("protocol_epochs", int, _AT_LEAST_1, "epochs of a network trained on a synthetic set in the finals",
-           "challenge, METHOD §3", 1001),
+           f"challenge, {CHALLENGE_PROTOCOL}", 1001),
     _fixed("validation_epochs", int, _AT_LEAST_1, "the same for the search's objective", "ours"),
-    _fixed("validation_networks", int, _AT_LEAST_1, "networks a value of the search's objective", "DATM, METHOD §2", 1),
-    _fixed("final_networks", int, _AT_LEAST_2, "networks an entry of the finals", "METHOD §7", 5),
+    _fixed("validation_networks", int, _AT_LEAST_1, "networks a value of the search's objective",
+           f"DATM, {DISTILLATION}", 1),
+    _fixed("final_networks", int, _AT_LEAST_2, "networks an entry of the finals", REVIEW, 5),
     _fixed("final_seeds", int, _AT_LEAST_0, "distillations, each with a seed of its own, of the winner's and of the "
-           "reference's settings in the finals; 0: none but the search's; a study has its repeats", "METHOD §7", 3),
+           "reference's settings in the finals; 0: none but the search's; a study has its repeats", REVIEW, 3),
     _fixed("full_data_epochs", int, _AT_LEAST_1, "epochs on the full training set in the finals", "ours"),
     # What a set must beat
-    _fixed("baselines", str, _list_of(BASELINES),
+    _fixed("baselines", str, RegisteredSets(REAL_SETS),
            "sets that the finals measure too, beside random real images: names joined by commas, all or none",
-           "HT, METHOD §6", "random,k_center,el2n_best,cad_prune"),
-    _fixed("regimes", str, _list_of(REGIMES),
+           f"HT, {CORESETS}", "random,k_center,el2n_best,cad_prune"),
+    _fixed("regimes", str, Plain(list_text(REGIMES), lambda value: is_list_of(value, REGIMES)),
            "label regimes in which the finals measure the best settings' sets and the baselines once more",
-           "HT, METHOD §6", "none"),
-    _fixed("regime_epochs", int, _AT_LEAST_1, "epochs of a network trained in a label regime", "HT, METHOD §6", 300),
-    _fixed("temperature", float, _POSITIVE, "T of the KL divergence to a teacher's labels", "HT, METHOD §6", 20.0),
+           f"HT, {LABEL_REGIMES}", "none"),
+    _fixed("regime_epochs", int, _AT_LEAST_1, "epochs of a network trained in a label regime",
+           f"HT, {LABEL_REGIMES}", 300),
+    _fixed("temperature", float, _POSITIVE, "T of the KL divergence to a teacher's labels",
+           f"HT, {LABEL_REGIMES}", 20.0),
     _fixed("teacher", str, _one_of("trained", "expert"),
            "who labels in the soft regimes: a network trained on all real images, or expert 0 at the horizon",
-           "HT tries weak teachers too, METHOD §6", "trained"),
+           f"HT tries weak teachers too, {LABEL_REGIMES}", "trained"),
     _fixed("squeeze_epochs", int, _AT_LEAST_1, "epochs of the network that SRe2L squeezes the real images into",
-           "SRe2L's CIFAR-100 code, METHOD §6", 200),
-    _fixed("recover_iterations", int, _AT_LEAST_1, "updates of each image in SRe2L's recovery", "SRe2L, METHOD §6",
+           f"SRe2L's CIFAR-100 code, {SRE2L}", 200),
+    _fixed("recover_iterations", int, _AT_LEAST_1, "updates of each image in SRe2L's recovery", f"SRe2L, {SRE2L}",
            4000),
     # Comparison
-    _fixed("ipcs", str, _Rule("(none, or increasing whole numbers joined by commas)", are_sizes),
+    _fixed("ipcs", str, Plain("(none, or increasing whole numbers joined by commas)", are_sizes),
            "images per class at which a comparison makes and measures every method's sets; none: no comparison",
-           "HT's scalability study, METHOD §6", "none"),
-    _fixed("methods", str, _list_of(METHODS), "what a comparison measures: names joined by commas, or all",
-           "HT, METHOD §6", "all"),
+           f"HT's scalability study, {LABEL_REGIMES}", "none"),
+    _fixed("methods", str, RegisteredSets(MAKE_SETS), "what a comparison measures: names joined by commas, or all",
+           f"HT, {LABEL_REGIMES}", "all"),
     # Search or study
     _fixed("repeats", int, _AT_LEAST_1, "distillations of each variant of a study, each with its own seed",
-           "METHOD §7", 3),
+           REVIEW, 3),
     _fixed("trials", int, _AT_LEAST_1, "trials, unless --trials says otherwise; a study's: variants × repeats", "ours"),
     _fixed("validation_every_iterations", int, _AT_LEAST_1, "iterations between two values of the objective", "ours"),
     _fixed("first_rung_iterations", int, _AT_LEAST_1, "no trial is stopped before this many iterations", "ours"),
@@ -223,28 +242,22 @@ _KEYS = (
 # fmt: on
 
 VOCABULARY = {entry.name: entry for entry in _KEYS}
-"""The keys by name, in the order in which they are drawn and shown."""
+"""The keys by name, in the order in which they are drawn and listed."""
+
+DEFAULTS: dict[str, Value] = {entry.name: entry.default for entry in _KEYS if entry.default is not None}
+"""Values of keys that a space leaves out; the configs of `trainables` have no defaults."""
 
 
 def matching_range(T_minus: int, T: int, T_plus: int) -> dict[str, Value]:
-    """Return the keys of a matching range that is given as papers give it; T = T_plus is a fixed range."""
+    """Return the keys of a matching range in the papers' notation; T = T_plus is a fixed range."""
     return {"T_minus": T_minus, "T_width": T - T_minus, "T_growth": T_plus - T}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, if any is near, and all of them."""
-    known = list(known)
-    lowered = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1)
-    guess = f"did you mean {lowered[close[0]]}? " if close else ""
-    return f"{guess}Known: {', '.join(known)}"
 
 
 def key(name: str) -> Key:
     """Return the key of that name.
 
     Raises:
-        SpaceError: if there is none; the message has the nearest one.
+        SpaceError: if there is no such key; the message has the nearest one.
     """
     if name in DERIVED:
         raise SpaceError(f"{name} follows from {DERIVED[name]} and cannot be set; set those")

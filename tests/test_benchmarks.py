@@ -18,7 +18,8 @@ from benchmarks.measure import fresh_process
 from benchmarks.pictures import draw_curve_plainly
 from benchmarks.published import PUBLISHED, settings_of
 from benchmarks.record import VERSION
-from trainables.allocator import ALLOCATOR
+from tests.support.paths import ROOT
+from trainables.workers.process import ALLOCATOR
 
 SMALL = {"--steps": 2, "--images": 4, "--width": 8, "--size": 8, "--threads": 1, "--rounds": 1}
 NUMBERS = {"seconds", "seconds_by_round", "peak_mb", "relative_error", "reference", "speed"}
@@ -35,7 +36,7 @@ def records_of(command: Any, path: Path, options: dict[str, Any], *more: str) ->
 
 @pytest.mark.slow
 def test_a_gradient_has_a_record_for_each_method_and_allocator(tmp_path: Path) -> None:
-    methods = ("--method", "unrolled", "--method", "truncated", "--method", "exact")
+    methods = ("--method", "unrolled,truncated,exact")
     records = records_of(gradient.main, tmp_path / "gradient.json", SMALL, *methods)
     assert [(record["method"], record["allocator"]) for record in records] == [
         ("unrolled", "default"),
@@ -147,9 +148,7 @@ def test_what_a_headline_cannot_do_is_said_in_one_line(
 def test_a_headline_needs_few_packages() -> None:
     unwanted = "ray", "optuna", "mlflow", "safetensors", "click", "rich", "pandas", "sklearn", "matplotlib"
     text = f"import sys, benchmarks.headline; print([name for name in {unwanted} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", text], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

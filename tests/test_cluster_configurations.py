@@ -30,9 +30,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-from orchestrator.cli import load_space
+from orchestrator.state.space import load_space
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
 LAUNCHER_FILES = ("aws.yaml", "gcp.yaml")
 PAGES = [*sorted(CLUSTER.iterdir()), ROOT / "docs" / "cluster.md", ROOT / "docs" / "security.md"]

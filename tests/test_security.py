@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.orchestrator.conftest import ROOT, SMALL
-from tests.orchestrator.test_processes import start
+from tests.support.paths import ROOT
+from tests.support.processes import start
+from tests.support.sweeps import SMALL
 
 WINGS = ("orchestrator", "trainables", "search_spaces", "benchmarks")
 SOURCES = [path for wing in WINGS for path in (ROOT / wing).rglob("*.py")]

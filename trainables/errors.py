@@ -1,27 +1,27 @@
-"""What can be wrong with the files and settings that the numerics are given."""
+"""Errors in the files and settings that the user supplies."""
 
 __all__ = ["CheckpointError", "ConfigError", "DatasetError", "ExpertFileError", "InputError", "SyntheticSetError"]
 
 
 class InputError(ValueError):
-    """Something the user gave cannot work; the message is one line: the rule, the value and the remedy."""
+    """Invalid input; the message is one line: the rule, the value and the remedy."""
 
 
 class CheckpointError(InputError):
-    """A trial's checkpoint that cannot be read as what it is said to be."""
+    """A trial's checkpoint cannot be read, or is not a checkpoint."""
 
 
 class ConfigError(InputError):
-    """A setting, or a combination of settings, that cannot work."""
+    """A setting or a combination of settings is invalid."""
 
 
 class DatasetError(InputError):
-    """A dataset that is missing, incomplete or not what it says it is."""
+    """A dataset is missing, incomplete, damaged or not the expected one."""
 
 
 class ExpertFileError(InputError):
-    """An expert file that is missing, truncated or not the one its manifest describes."""
+    """An expert's file is missing, truncated or not the one that its manifest describes."""
 
 
 class SyntheticSetError(InputError):
-    """A synthetic set's file that cannot be read as what it is said to be."""
+    """A synthetic set's file cannot be read, or is not a synthetic set."""

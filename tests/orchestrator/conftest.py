@@ -1,87 +1,15 @@
-"""Sweeps in real processes: what a user types, in a folder of its own."""
+"""Sweeps in real processes, and servers, that several test files share."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
-from ray.cluster_utils import Cluster
 
-ROOT = Path(__file__).resolve().parents[2]
-
-# A sweep of every stage in under a minute: the digits with fewer, shorter trials.
-SMALL = (
-    "--space", "digits", "--trials", "4", "--experts", "2", "--concurrent", "1",
-    "--set", "iterations=20", "--set", "validation_every_iterations=5", "--set", "first_rung_iterations=5",
-    "--set", "validation_epochs=30", "--set", "validation_networks=1", "--set", "protocol_epochs=60",
-    "--set", "full_data_epochs=2", "--networks", "2", "--final-seeds", "0",
-    "--baselines", "none", "--set", "regime_epochs=30", "--set", "recover_iterations=20",
-)  # fmt: skip
-
-# What the finals of a larger one do besides.
-MORE = ("--final-seeds", "2", "--baselines", "k_center,rded", "--regimes", "soft,soft_kd")
-
-
-def run(module: str, *arguments: object, timeout: float = 300, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run `python -m module` as a user would."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *words: str, code: int = 2) -> None:
-    """One line on stderr with these words, that exit code, no traceback."""
-    assert done.returncode == code, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("Error: ")
-    for word in words:
-        assert word in lines[0]
-    assert "Traceback" not in done.stderr + done.stdout
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A finished sweep and what it said."""
-
-    workdir: Path
-    name: str
-    output: str
-
-    @property
-    def folder(self) -> Path:
-        return self.workdir / "sweeps" / self.name
-
-    @property
-    def result(self) -> dict[str, Any]:
-        return json.loads((self.folder / "result.json").read_text())
-
-
-def run_sweep(workdir: Path, name: str, *arguments: str) -> Sweep:
-    done = run("orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Sweep(workdir, name, done.stdout)
-
-
-@contextmanager
-def ray_cluster(monkeypatch: pytest.MonkeyPatch, *, head_cores: int) -> Iterator[Cluster]:
-    """A cluster of a head with so many cores; nodes may be added to it."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "object_store_memory": 10**8})
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+from tests.support.mlflow_server import MlflowServer
+from tests.support.sweeps import MORE, Sweep, run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +50,20 @@ def run_once(workdir: Path, name: str, *arguments: str) -> Sweep:
         if not said.exists():
             said.write_text(run_sweep(workdir, name, *arguments).output)
     return Sweep(workdir, name, said.read_text())
+
+
+@pytest.fixture(scope="module")
+def one_mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A server that is not started yet."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def mlflow_server(one_mlflow_server: MlflowServer) -> MlflowServer:
+    """A running server; it takes long to start, so a test leaves it to the next."""
+    one_mlflow_server.start()
+    return one_mlflow_server

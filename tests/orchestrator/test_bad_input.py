@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.conftest import SMALL, Sweep, assert_refused, run
+from tests.support.processes import assert_refused, run
+from tests.support.sweeps import SMALL, Sweep
 
 BEYOND_HORIZON = """
 from search_spaces import Fixed, Integer, Space
@@ -59,7 +60,7 @@ def test_what_a_study_does_not_take(tmp_path: Path) -> None:
 def test_memory_that_is_no_amount(tmp_path: Path) -> None:
     done = run("orchestrator.sweep", "--space", "digits", "--memory-budget", "4 apples", "--workdir", tmp_path / "runs")
     assert done.returncode == 2
-    assert "'4 apples' is no amount of memory; write 800MB or 4GB" in done.stderr
+    assert "'4 apples' is not an amount of memory; write 800MB or 4GB" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -81,7 +82,7 @@ def test_a_space_beyond_its_horizon(tmp_path: Path) -> None:
 
 def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
     refused(tmp_path, "--space", "ti_ranges", words=("tiny_imagenet", "--data DIR", "tiny-imagenet-200"))
-    refused(tmp_path, "--space", "cifar10_ranges", "--data", tmp_path / "no", words=("no folder", "--data DIR"))
+    refused(tmp_path, "--space", "cifar10_ranges", "--data", tmp_path / "no", words=("is not a folder", "--data DIR"))
 
 
 def test_an_unwritable_workdir() -> None:

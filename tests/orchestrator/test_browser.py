@@ -14,10 +14,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
 from search_spaces import load
-from tests.browser import chromium, opened
-from tests.orchestrator.conftest import Sweep
-from tests.orchestrator.test_processes import end, start, wait_for
-from tests.servers import free_port
+from tests.support.browser import chromium, opened
+from tests.support.processes import end, start, wait_for
+from tests.support.servers import free_port
+from tests.support.sweeps import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -128,7 +128,7 @@ def assert_lines_are_drawn(canvas: Locator) -> None:
         canvas.page.wait_for_timeout(200)
         with Image.open(BytesIO(canvas.screenshot())) as picture:
             saturation = np.asarray(picture.convert("HSV"))[:, : picture.width // 2, 1]
-        coloured = np.count_nonzero(saturation > 100)
+        coloured = int(np.count_nonzero(saturation > 100))
 
 
 @pytest.mark.parametrize("width", [1280, 400])

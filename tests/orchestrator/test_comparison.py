@@ -9,20 +9,18 @@ import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from orchestrator.comparison_report import (
-    comparison_records,
-    describe_comparison,
-    draw_scalability,
-    records_table,
-    report_comparison,
-    spreads,
-)
-from orchestrator.plan import make_plan
-from orchestrator.settings import SweepSettings, Workdir
-from orchestrator.views import prepare_pages
+from orchestrator.planning.plan import make_plan
+from orchestrator.reporting.comparison import draw_scalability, report_comparison
+from orchestrator.reporting.summary import describe_comparison
+from orchestrator.reporting.tables import records_table
+from orchestrator.results.comparison import comparison_records, spreads
+from orchestrator.state.settings import SweepSettings
+from orchestrator.state.workdir import Workdir
+from orchestrator.tracking.pages import prepare_pages
 from search_spaces import SpaceError, load
-from tests.orchestrator.conftest import assert_refused, run
-from trainables.metrics import Metrics
+from tests.support.builders import sweep_settings
+from tests.support.processes import assert_refused, run
+from trainables.evaluation.metrics import Metrics
 
 
 def networks(*hits: int) -> list[Metrics]:
@@ -45,7 +43,7 @@ MEASURED = {
 @pytest.fixture
 def settings(tmp_path: Path) -> SweepSettings:
     space = load("digits_regimes").override({"ipcs": "1,5"})
-    return SweepSettings(space=space, name="a", seed=0, workdir=Workdir(tmp_path))
+    return sweep_settings(space=space, workdir=Workdir(tmp_path))
 
 
 @pytest.fixture
@@ -78,9 +76,9 @@ def test_the_best_coreset_is_told_beside_the_best_of_all(settings: SweepSettings
 def test_the_report_says_who_wins_where_and_the_files_are_there(
     settings: SweepSettings, records: list[dict[str, Any]]
 ) -> None:
-    (settings.folder / "figures").mkdir(parents=True)
+    (settings.places.folder / "figures").mkdir(parents=True)
     report_comparison(settings, {"records": records, "skip_rates": {"m_datm-1": 0.6, "m_datm-5": 0.02}})
-    text = (settings.folder / "report.md").read_text()
+    text = (settings.places.folder / "report.md").read_text()
     assert (
         "- `hard`, 1 image per class: M-DATM (0.833) beats the best coreset, random real images (0.400): +0.433" in text
     )
@@ -88,9 +86,9 @@ def test_the_report_says_who_wins_where_and_the_files_are_there(
     assert "**Updates were skipped** in more than 50% of the iterations of m_datm-1 (60%)" in text
     assert "Methods differ in the order `hard` > `soft` at 2 of 2 sizes." in text
     assert "| random real images | 0.400 ± 0.100 | 0.633 ± 0.058 | 3 |" in text
-    with Image.open(settings.folder / "figures" / "scalability.png") as picture:
+    with Image.open(settings.places.folder / "figures" / "scalability.png") as picture:
         assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 8
-    assert "<img" in (settings.folder / "report.html").read_text()
+    assert "<img" in (settings.places.folder / "report.html").read_text()
 
 
 def test_what_was_not_measured_is_a_dash(records: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -111,7 +109,9 @@ class TestSpaces:
             load("digits_regimes").override({"baselines": "rded"})
         with pytest.raises(SpaceError, match="methods has no effect in what compares no methods"):
             load("digits").override({"methods": "rded"})
-        with pytest.raises(SpaceError, match="needs the variants dm, dc, m_datm, and digits has none; copy"):
+        with pytest.raises(
+            SpaceError, match="ipcs=1,5 is what a comparison measures at, and digits is none; write Comparison"
+        ):
             load("digits").override({"ipcs": "1,5"})
 
     @pytest.mark.parametrize("name", ["methods", "regimes"])
@@ -134,17 +134,21 @@ class TestRefused:
         assert_refused(run("orchestrator.baselines", *both), "--dataset digits or --space digits_regimes", "not both")
 
     def test_more_images_than_a_class_has_before_experts_are_trained(self, tmp_path: Path) -> None:
-        asked = ("--dataset", "digits", "--ipc", 1, 120, "--methods", "m_datm", "--workdir", tmp_path / "runs")
+        asked = ("--dataset", "digits", "--ipc", "1,120", "--methods", "m_datm", "--workdir", tmp_path / "runs")
         assert_refused(run("orchestrator.baselines", *asked), "106 training images, fewer than ipc = 120; lower ipc")
         assert not list((tmp_path / "runs").glob("sweeps/*")) and not list((tmp_path / "runs").glob("experts/*"))
 
 
 def test_the_plan_counts_every_set_and_network() -> None:
-    few = {"ipcs": "1,5", "methods": "random,m_datm", "regimes": "hard", "repeats": 3, "regime_epochs": 100}
+    few: dict[str, Any] = {
+        "ipcs": "1,5",
+        "methods": "random,m_datm",
+        "regimes": "hard",
+        "repeats": 3,
+        "regime_epochs": 100,
+    }
     plans = [
-        make_plan(
-            SweepSettings(space=load("digits_regimes").override(each), name="a", seed=0, workdir=Workdir(Path("w")))
-        )
+        make_plan(sweep_settings(space=load("digits_regimes").override(each)))
         for each in (few, few | {"methods": "random"}, few | {"regimes": "hard,soft"})
     ]
     forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * 10
@@ -176,7 +180,7 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     workdir, table = tmp_path / "runs", tmp_path / "table.json"
     command = (
-        "orchestrator.baselines", "--space", tmp_path / "mine.py", "--ipc", 1, 2, "--regimes", "hard,soft",
+        "orchestrator.baselines", "--space", tmp_path / "mine.py", "--ipc", "1,2", "--regimes", "hard,soft",
         "--seeds", 2, "--experts", 2, "--set", "regime_epochs=20", "--set", "full_data_epochs=3", "--workdir", workdir,
         "--name", "a", "--json", table,
     )  # fmt: skip
@@ -214,9 +218,10 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
     # A driver that died before its last networks were measured.
     folder = workdir / "sweeps" / "a"
     before = json.loads((folder / "result.json").read_text())["records"]
-    progress = json.loads((folder / "progress.json").read_text())
-    progress["finals"] = [each for each in progress["finals"] if not (each["set"] == "rded-2" and each["network"])]
-    (folder / "progress.json").write_text(json.dumps(progress))
+    lines = (folder / "progress.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not ((each := json.loads(line)).get("set") == "rded-2" and each["network"])]
+    assert len(kept) < len(lines)
+    (folder / "progress.jsonl").write_text("".join(kept))
     (folder / "result.json").unlink()
     again = run(*command, "--methods", methods, "--quiet")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.dcs import main
-from orchestrator.dcs_report import MeasuredSet, corrected_correlation, dcs_records, reading
-from orchestrator.statistics import ALPHA
-from tests.orchestrator.conftest import run
-from trainables.datasets import ImageDataset, load, prepare
-from trainables.initialization import real_images
-from trainables.labels import default_order_labels
-from trainables.synthetic import SyntheticSet, write_synthetic
+from orchestrator.reporting.correlation import reading
+from orchestrator.results.correlation import MeasuredSet, corrected_correlation, dcs_records
+from orchestrator.results.statistics import ALPHA
+from tests.support.processes import run
+from trainables.data.datasets import ImageDataset, load, prepare
+from trainables.data.labels import default_order_labels
+from trainables.data.real_images import real_images
+from trainables.data.synthetic import SyntheticSet, write_synthetic
 
 SIMULATIONS = 400
 SLACK = 4 * math.sqrt(ALPHA * (1 - ALPHA) / SIMULATIONS)
@@ -135,7 +136,7 @@ class TestCorrected:
         alarms = 0
         for _ in range(SIMULATIONS):
             groups = [tuple(random.normal(shift, 1, (2, n))) for n, shift in ((3, 0), (4, 50), (9, 100))]
-            found = corrected_correlation(groups)  # type: ignore[arg-type]
+            found = corrected_correlation(groups)
             assert found is not None
             alarms += found[1] <= ALPHA
         assert alarms / SIMULATIONS <= ALPHA + SLACK
@@ -217,8 +218,8 @@ class TestRefused:
         refused("--workdir", tmp_path, words=("--synthetic", "--subsets"))
         path = tmp_path / "set.safetensors"
         path.touch()
-        refused("--synthetic", path, "--ipc", 1, 5, words=("--ipc", "--subsets"))
-        refused("--synthetic", path, path, words=("set.safetensors", "twice"))
+        refused("--synthetic", path, "--ipc", "1,5", words=("--ipc", "--subsets"))
+        refused("--synthetic", f"{path},{path}", words=("set.safetensors", "twice"))
         drop = ("--experts", "--losses")
         refused("--subsets", 8, "--losses", "gradient", "--experts", 2, "--workdir", tmp_path, words=drop)
         assert sorted(tmp_path.iterdir()) == [path]
@@ -233,7 +234,7 @@ class TestRefused:
 
     def test_places_that_are_not_there(self, tmp_path: Path) -> None:
         refused("--synthetic", tmp_path / "none.safetensors", words=("none.safetensors is not a file",))
-        refused("--subsets", 8, "--json", tmp_path / "no" / "figures.json", words=("--json", "no folder"))
+        refused("--subsets", 8, "--json", tmp_path / "no" / "figures.json", words=("--json", "does not exist; create"))
         refused("--subsets", 8, "--address", "ray://head:10001", words=("ray://head:10001", "auto"))
 
     def test_files_that_are_not_sets_of_the_space(self, tmp_path: Path, digits: ImageDataset) -> None:
@@ -253,13 +254,22 @@ class TestRefused:
         refused("--synthetic", turned, "--workdir", tmp_path, words=("other classes", "'1' where it has '0'"))
 
     def test_more_images_than_a_class_has(self, tmp_path: Path) -> None:
-        refused("--subsets", 2, "--ipc", 1, 1000, "--workdir", tmp_path, words=("fewer than ipc = 1000", "lower ipc"))
+        refused("--subsets", 2, "--ipc", "1,1000", "--workdir", tmp_path, words=("fewer than ipc = 1000", "lower ipc"))
 
 
 @pytest.mark.slow
 def test_the_command_measures_stored_sets_and_random_subsets(tmp_path: Path, digits: ImageDataset) -> None:
     stored = [store(tmp_path / f"{number}.safetensors", digits, 2, number) for number in range(2)]
-    asked = ("--space", "digits", "--set", "protocol_epochs=20", "--set", "batch_real=16", "--networks", 1)
+    asked: tuple[object, ...] = (
+        "--space",
+        "digits",
+        "--set",
+        "protocol_epochs=20",
+        "--set",
+        "batch_real=16",
+        "--networks",
+        1,
+    )
     asked += ("--set", "net_depth=1", "--set", "net_width=8", "--experts", 2, "--workdir", tmp_path)
 
     def dcs(*more: object) -> tuple[str, dict[str, Any]]:
@@ -267,7 +277,7 @@ def test_the_command_measures_stored_sets_and_random_subsets(tmp_path: Path, dig
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout, json.loads((tmp_path / "figures.json").read_text())
 
-    said, told = dcs("--synthetic", *stored, "--subsets", 6, "--ipc", 1, 2, "--quiet")
+    said, told = dcs("--synthetic", f"{stored[0]},{stored[1]}", "--subsets", 6, "--ipc", "1,2", "--quiet")
     assert "all, corrected for size" in said and "gradient: among sets of equal size" in said
     losses = ["trajectory", "distribution", "gradient"]
     assert [(each["loss"], each["ipc"], each["corrected"], each["n"]) for each in told["records"]] == [

@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from orchestrator.evaluate import main
-from trainables.datasets import ImageDataset, load, prepare, whiten
-from trainables.initialization import real_images
-from trainables.labels import default_order_labels
-from trainables.synthetic import SyntheticSet, write_challenge, write_synthetic
+from trainables.data.datasets import ImageDataset, load, prepare, whiten
+from trainables.data.labels import default_order_labels
+from trainables.data.real_images import real_images
+from trainables.data.synthetic import SyntheticSet, write_challenge, write_synthetic
 
 IPC = 2
 SMALL = ("--dataset", "digits", "--networks", "2", "--depth", "1", "--width", "2")

@@ -6,8 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,23 @@ import torch
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from orchestrator.cli import load_space
-from orchestrator.cluster import Resources
+from orchestrator.cluster.resources import Resources
 from orchestrator.errors import ClusterError
-from orchestrator.experts import ensure_experts
-from orchestrator.inputs import prepare_inputs
-from orchestrator.settings import SweepSettings, Workdir
-from tests.orchestrator.conftest import ROOT, assert_refused, ray_cluster, run
-from trainables.files import is_disk_full, write_atomically
+from orchestrator.stages.experts import ensure_experts
+from orchestrator.stages.inputs import prepare_inputs
+from orchestrator.state.space import load_space
+from orchestrator.state.workdir import Workdir
+from tests.support.builders import sweep_settings
+from tests.support.disks import small_disk
+from tests.support.paths import ROOT
+from tests.support.processes import assert_refused, run, wait_until
+from tests.support.ray_clusters import ray_cluster
+from trainables.storage.atomic import is_disk_full, write_atomically
 
 # Longer than the space needs, so that there is a middle to disturb.
 HORIZON = 48
-OVERRIDES = (f"horizon_epochs={HORIZON}", "expert_momentum=0.9")
-COMMAND = ("--space", "digits", *(word for override in OVERRIDES for word in ("--set", override)))
+OVERRIDES = {"horizon_epochs": HORIZON, "expert_momentum": 0.9}
+COMMAND = ("--space", "digits", *(word for key, value in OVERRIDES.items() for word in ("--set", f"{key}={value}")))
 
 
 def snapshots(workdir: Path) -> dict[str, int]:
@@ -43,7 +46,8 @@ def snapshots(workdir: Path) -> dict[str, int]:
 
 def manifest(workdir: Path) -> dict[str, Any]:
     (path,) = workdir.glob("experts/*/manifest.json")
-    return json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 def assert_same_bits(found: Path, undisturbed: Path, experts: int) -> None:
@@ -58,7 +62,7 @@ def assert_same_bits(found: Path, undisturbed: Path, experts: int) -> None:
 
 def went_on_from(said: str) -> int:
     """Epochs that the command says it need not train."""
-    found = re.search(r"^Going on from (\d+) of \d+ epochs on disk$", said, flags=re.MULTILINE)
+    found = re.search(r"^Resuming from (\d+) of \d+ epochs on disk$", said, flags=re.MULTILINE)
     assert found, said
     return int(found[1])
 
@@ -76,12 +80,6 @@ def training(workdir: Path, experts: int, *arguments: object) -> Iterator[subpro
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_until(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    while not reached():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -108,23 +106,9 @@ def test_a_node_that_goes_is_done_without(undisturbed: Path, cluster: Cluster, t
         cluster.remove_node(node, allow_graceful=False)
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert said.count("; another goes on: expert ") == 1, said
+    assert said.count("; another resumes: expert ") == 1, said
     assert "3 trained, 0 reused" in said
     assert_same_bits(tmp_path, undisturbed, 3)
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.slow
@@ -161,7 +145,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp
 def test_a_disk_without_room_for_the_manifest_is_told(tmp_path: Path) -> None:
     with small_disk(tmp_path / "experts", "8m"):
         space = load_space("digits", OVERRIDES, expert_count=1)
-        settings = SweepSettings(space=space, name="experts", seed=0, workdir=Workdir(tmp_path))
+        settings = sweep_settings(space=space, name="experts", workdir=Workdir(tmp_path))
         inputs = prepare_inputs(settings, Console(file=io.StringIO()))
         inputs.store.write(0, [torch.zeros(inputs.network.parameters)] * (HORIZON + 1), [0.5] * HORIZON)
         inputs.store.lock_path.touch()

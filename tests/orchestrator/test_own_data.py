@@ -8,7 +8,8 @@ from PIL import Image
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
-from tests.orchestrator.conftest import SMALL, run
+from tests.support.processes import run
+from tests.support.sweeps import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare]
 

@@ -14,28 +14,11 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.orchestrator.conftest import ROOT, SMALL, Sweep, assert_refused, run
-from tests.servers import free_port
+from tests.support.processes import assert_refused, end, run, start, wait_for
+from tests.support.servers import free_port
+from tests.support.sweeps import SMALL, Sweep
 
 pytestmark = pytest.mark.slow
-
-
-def start(*command: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a process in a group of its own, so that ending it ends its children and nobody else's."""
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-    )  # fmt: skip
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +56,30 @@ def test_a_sweep_that_is_stopped_keeps_what_it_has_and_says_so(
     experiment = [result["mlflow"]["experiment_id"]]
     query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}' and attributes.status = 'RUNNING'"
     assert client.search_runs(experiment, query) == []
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_is_stopped_in_its_finals_by_the_first_signal(first: Sweep, by: signal.Signals) -> None:
+    name = f"stopped-finals-{by.name}"
+    sweep = start(
+        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--trials", 2, "--networks", 20,
+        "--set", "protocol_epochs=600", "--workdir", first.workdir, "--name", name,
+    )  # fmt: skip
+    try:
+        said = []
+        assert sweep.stdout is not None
+        for line in sweep.stdout:
+            said.append(line)
+            if line.startswith("Finals, networks"):
+                os.kill(sweep.pid, by)
+                break
+        said += sweep.stdout.readlines()
+        assert sweep.wait(120) == 130, "".join(said)
+    finally:
+        end(sweep)
+    assert said[-1].startswith("Error: stopped by hand"), "".join(said)
+    result = json.loads((first.workdir / "sweeps" / name / "result.json").read_text())
+    assert result["status"] == "stopped" and sum(result["trials"].values()) == 2 and result["finals"] == {}
 
 
 def test_a_sweep_in_which_every_trial_diverges_says_why(first: Sweep) -> None:
@@ -183,16 +190,6 @@ def test_ui_serves_the_comparison_on_loopback_until_it_is_ended(first: Sweep) ->
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
     finally:
         end(server)
-
-
-def wait_for(address: str) -> None:
-    """Wait until a server answers; the test's own timeout bounds it."""
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
 
 
 class TestEvaluate:

@@ -1,51 +1,20 @@
-"""Sweeps that are killed at any moment and gone on with: what is left is what an undisturbed sweep leaves."""
+"""Sweeps that are killed at any moment and resumed: they leave what an uninterrupted sweep leaves."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
-import pyarrow.parquet as pq
 import pytest
 import torch
-from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from tests.orchestrator.conftest import MORE, SMALL, Sweep, assert_refused, run
-from tests.orchestrator.test_processes import end, start
-from trainables.synthetic import read_synthetic
+from tests.support.processes import assert_refused, end, run, wait_until
+from tests.support.sweep_records import rows, study, tracked
+from tests.support.sweeps import MORE, SMALL, Sweep, begin, kill_when, resume
+from trainables.data.synthetic import read_synthetic
 
 pytestmark = pytest.mark.slow
-
-CLOCKS = {
-    "seconds_per_iteration", "trial_seconds", "resident_memory_mib", "peak_memory_mib", "experts_trained",
-    "experts_reused", "experts_seconds",
-}  # fmt: skip
-"""What differs from run to run, or tells which driver trained what."""
-
-
-def begin(workdir: Path, name: str, *arguments: object) -> subprocess.Popen[str]:
-    return start(
-        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments
-    )  # fmt: skip
-
-
-def kill_when(sweep: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    """Kill a driver as nothing can be caught, as soon as it has come somewhere."""
-    try:
-        while not reached():
-            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
-            time.sleep(0.02)
-        os.kill(sweep.pid, signal.SIGKILL)
-        sweep.wait()
-    finally:
-        end(sweep)
 
 
 def an_expert_is_under_way(workdir: Path, name: str) -> bool:
@@ -64,47 +33,8 @@ def a_distillation_of_the_finals_has_a_rung(workdir: Path, name: str) -> bool:
 
 
 def a_final_is_measured(workdir: Path, name: str) -> bool:
-    path = workdir / "sweeps" / name / "progress.json"
-    return path.exists() and bool(json.loads(path.read_text())["finals"])
-
-
-def study(workdir: Path, name: str) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{workdir / 'optuna.db'}").trials
-
-
-def resume(workdir: Path, name: str, *arguments: object) -> Sweep:
-    done = run("orchestrator.sweep", "--resume", name, "--workdir", workdir, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Sweep(workdir, name, done.stdout)
-
-
-def rows(sweep: Sweep) -> list[dict[str, Any]]:
-    return pq.read_table(sweep.folder / "trials.parquet").drop_columns(["seconds"]).to_pylist()
-
-
-def tracked(sweep: Sweep) -> dict[str, Any]:
-    """Return what MLflow has of a sweep, less its clocks: by the run's name params, metrics step by step, status."""
-    place = sweep.result["mlflow"]
-    client = MlflowClient(place["tracking_uri"])
-    parents = client.search_runs([place["experiment_id"]], f"tags.`mdatm.sweep` = '{sweep.name}'")
-    assert [parent.info.run_id for parent in parents] == [place["parent_run_id"]]
-    assert parents[0].info.status == "FINISHED"
-    runs = client.search_runs([place["experiment_id"]], f"tags.`mlflow.parentRunId` = '{place['parent_run_id']}'")
-    assert len(runs) == len({child.info.run_name for child in runs})  # none twice
-    return {
-        child.info.run_name: (
-            child.info.status,
-            child.data.params,
-            {
-                metric: [(each.step, each.value) for each in client.get_metric_history(child.info.run_id, metric)]
-                for metric in child.data.metrics.keys() - CLOCKS
-            },
-            sorted(
-                file.path.partition("+timestamp+")[0] for file in client.list_artifacts(child.info.run_id, "images")
-            ),
-        )
-        for child in runs
-    }
+    path = workdir / "sweeps" / name / "progress.jsonl"
+    return path.exists() and '"confusion"' in path.read_text()
 
 
 def test_a_sweep_killed_at_four_moments_is_the_undisturbed_one_bit_for_bit(second: Sweep, tmp_path: Path) -> None:
@@ -167,16 +97,14 @@ def has_study(workdir: Path, name: str) -> bool:
 def test_a_sweep_has_one_driver_and_one_task(first: Sweep, tmp_path: Path) -> None:
     sweep = begin(first.workdir, "held")
     try:
-        while not (first.workdir / "sweeps" / "held" / "settings.json").exists():
-            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
-            time.sleep(0.05)
+        wait_until(sweep, (first.workdir / "sweeps" / "held" / "settings.json").exists)
         refused = run("orchestrator.sweep", "--resume", "held", "--workdir", first.workdir)
         assert_refused(refused, "another process works on the sweep 'held'", "--name")
     finally:
         os.kill(sweep.pid, signal.SIGKILL)
         end(sweep)
     other = run("orchestrator.sweep", *SMALL, "--seed", 5, "--workdir", first.workdir, "--name", "held")
-    assert_refused(other, "was asked something else (seed differ)", "--resume held")
+    assert_refused(other, "with other settings (seed differ)", "--resume held")
 
 
 def test_a_resumed_sweep_takes_its_settings_from_where_they_are(first: Sweep, tmp_path: Path) -> None:

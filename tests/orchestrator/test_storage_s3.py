@@ -1,6 +1,5 @@
 """A workdir at s3://, with a real S3 server: a sweep whose machine is lost goes on on another, bit for bit."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,13 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from orchestrator.mirror import Mirror
-from orchestrator.workdir import Workdir
-from tests.orchestrator.conftest import Sweep, assert_refused, run
-from tests.orchestrator.test_resume import begin, kill_when, rows, study, tracked
-from tests.servers import s3_server
-from trainables.synthetic import read_synthetic
+from orchestrator.state.mirror import Mirror
+from orchestrator.state.workdir import Workdir
+from tests.support.processes import assert_refused, run
+from tests.support.servers import s3_server
+from tests.support.sweep_records import rows, study, tracked
+from tests.support.sweeps import Sweep, begin, kill_when
+from trainables.data.synthetic import read_synthetic
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +45,8 @@ def test_a_sweep_whose_machine_is_lost_goes_on_on_another_bit_for_bit(
 
     def in_the_second_trial() -> bool:
         folder = next(cache.glob(f"*/sweeps/{NAME}"), cache)
-        progress = folder / "progress.json"
-        if not progress.exists() or "search" not in json.loads(progress.read_text())["seconds"]:
+        progress = folder / "progress.jsonl"
+        if not progress.exists() or '"stage": "search"' not in progress.read_text():
             return False  # nobody else may open the study while it is made
         trials = study(folder, NAME)
         return len(trials) > 1 and trials[0].state.is_finished() and bool(trials[1].intermediate_values)

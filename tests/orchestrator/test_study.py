@@ -11,23 +11,26 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from orchestrator.cli import load_space
-from orchestrator.figures import draw_study
-from orchestrator.finals import CHALLENGE, name_finals, write_finals
-from orchestrator.study import study_rows, summarize_study, variant_range, write_study
-from orchestrator.tables import study_figure_table, study_table
-from orchestrator.trials import TrialRecord, images_of, trial_name
-from search_spaces import Space, load
-from tests.orchestrator.conftest import SMALL, Sweep, run
-from trainables.metrics import Metrics
-from trainables.synthetic import read_synthetic
+from orchestrator.reporting.sections.study import draw_study
+from orchestrator.reporting.tables import study_figure_table, study_table
+from orchestrator.results.finals import CHALLENGE, name_finals, write_finals
+from orchestrator.results.study import study_rows, summarize_study, variant_range, write_study
+from orchestrator.results.trials import TrialRecord, images_of, trial_name
+from orchestrator.state.space import load_space
+from search_spaces import Study, load
+from tests.support.builders import trial_record
+from tests.support.processes import run
+from tests.support.studies import load_study
+from tests.support.sweeps import SMALL, Sweep
+from trainables.data.synthetic import read_synthetic
+from trainables.evaluation.metrics import Metrics
 
-SPACE = load("digits_range_study").override({"repeats": 2})
+SPACE = load_study("digits_range_study").override({"repeats": 2})
 
 
 def record(number: int, status: str = "finished", last: float = 0.5) -> TrialRecord:
     settings = SPACE.resolve(SPACE.points()[number])
-    return TrialRecord(number=number, status=status, settings=settings, rungs={150: last}, seconds=1.0, reason="")
+    return trial_record(number, status=status, settings=settings, rungs={150: last})
 
 
 def networks(*accuracies: float) -> list[Metrics]:
@@ -84,7 +87,8 @@ class TestSummaries:
         assert list(table.columns[4].cells) == [str(early["n"]) for early in _summaries(study)]
         draw_study(tmp_path / "study.png", SPACE, rows)
         with Image.open(tmp_path / "study.png") as picture:
-            assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24)) > 8
+            colors = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+            assert colors is not None and len(colors) > 8
 
     def test_a_single_repeat_has_no_spread(self, rows: Any) -> None:
         study = summarize_study(SPACE, rows[:1])
@@ -96,7 +100,7 @@ class TestSummaries:
 
     def test_ranges_are_written_as_papers_do(self) -> None:
         assert [variant_range(SPACE, variant) for variant in SPACE.variants] == ["0–6→8", "8–14→16", "16–21→23"]
-        assert variant_range(load("ti_ablation"), "datm") == "10–50"
+        assert variant_range(load_study("ti_ablation"), "datm") == "10–50"
 
 
 class TestFinals:
@@ -125,14 +129,14 @@ class TestFinals:
 
 class TestPreset:
     def test_rules_come_before_set_and_before_options(self) -> None:
-        space = load_space("digits", ("label_mode=hard", "lr_label=0"), "datm", trials=3)
+        space = load_space("digits", {"label_mode": "hard", "lr_label": "0"}, "datm", trials=3)
         assert space.parameters["label_mode"].source == "--set"
         assert space.parameters["zca"].source == "--preset datm"
         point = space.resolve(space.first())
         assert (point["label_mode"], point["zca"], point["trials"]) == ("hard", True, 3)
 
     def test_without_one_the_space_is_as_it_is(self) -> None:
-        assert load_space("digits", ()) == load("digits")
+        assert load_space("digits", {}) == load("digits")
 
 
 # Two variants of the digits' range study, in a user's own file: less than the registered three.
@@ -163,10 +167,12 @@ class TestASmallStudy:
         return Sweep(first.workdir, "study", done.stdout)
 
     @pytest.fixture(scope="class")
-    def space(self, study: Sweep) -> Space:
-        return load(study.workdir / "mine.py")
+    def space(self, study: Sweep) -> Study:
+        space = load(study.workdir / "mine.py")
+        assert isinstance(space, Study)
+        return space
 
-    def test_result_has_a_summary_a_variant_over_its_repeats(self, study: Sweep, space: Space) -> None:
+    def test_result_has_a_summary_a_variant_over_its_repeats(self, study: Sweep, space: Study) -> None:
         result = study.result
         assert list(result).index("study") == list(result).index("comparisons") + 1
         assert result["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
@@ -225,7 +231,8 @@ class TestASmallStudy:
         for figure in ("study.png", "variants.png", "synthetic.png", "trials.png"):
             assert f"figures/{figure}" in report
             with Image.open(study.folder / "figures" / figure) as picture:
-                assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24)) > 8
+                colors = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+                assert colors is not None and len(colors) > 8
 
     def test_the_set_is_named_by_its_variant(self, study: Sweep) -> None:
         synthetic = read_synthetic(study.folder / "synthetic.safetensors")

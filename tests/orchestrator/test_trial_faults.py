@@ -3,30 +3,25 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
-from tests.orchestrator.conftest import Sweep, assert_refused, ray_cluster, run
-from tests.orchestrator.test_expert_faults import small_disk
-from tests.orchestrator.test_processes import end
-from tests.orchestrator.test_resume import begin, resume, rows, tracked
-from tests.orchestrator.test_tracking import Server, one_server, server
-from trainables.checkpoints import checkpoint_place, read_checkpoint
-
-__all__ = ["one_server", "server"]  # fixtures
+from tests.support.disks import small_disk
+from tests.support.mlflow_server import MlflowServer
+from tests.support.processes import assert_refused, end, run, wait_until
+from tests.support.ray_clusters import ray_cluster
+from tests.support.sweep_records import rows, tracked
+from tests.support.sweeps import Sweep, begin, resume
+from trainables.storage.checkpoints import checkpoint_place, read_checkpoint
 
 pytestmark = pytest.mark.slow
-
-
-def wait_until(sweep: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    while not reached():
-        assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
-        time.sleep(0.02)
 
 
 def finish(sweep: subprocess.Popen[str], code: int = 0) -> str:
@@ -51,20 +46,20 @@ def has_checkpoint(root: Path | str, trial: int) -> bool:
 
 
 def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_it_has_all(
-    first: Sweep, server: Server
+    first: Sweep, mlflow_server: MlflowServer
 ) -> None:
     name = "trial-killed"
-    sweep = begin(first.workdir, name, "--tracking-uri", server.address)
+    sweep = begin(first.workdir, name, "--tracking-uri", mlflow_server.address)
     folder = first.workdir / "sweeps" / name / "checkpoints"
     try:
         for number in (0, 1):  # the reference trial at its first rung, and another
-            wait_until(sweep, lambda number=number: has_checkpoint(folder, number))
+            wait_until(sweep, partial(has_checkpoint, folder, number))
             running = trial_process(sweep.pid)
             assert running is not None
             running.kill()
-            server.stop()
+            mlflow_server.stop()
         time.sleep(5)
-        server.start()
+        mlflow_server.start()
         finish(sweep)
     finally:
         end(sweep)
@@ -75,14 +70,14 @@ def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_i
     assert killed.result["finals"] == first.result["finals"]
 
     place, ui = killed.result["mlflow"], ("orchestrator.ui", "--workdir", first.workdir, "--sweep", name)
-    assert place["compare_url"].startswith(f"{server.address}/#/compare-runs")
+    assert place["compare_url"].startswith(f"{mlflow_server.address}/#/compare-runs")
     done = run(*ui)  # and starts no server
     assert done.returncode == 0, done.stderr
-    assert f"Charts of the trials: {server.address}/#/experiments/{place['experiment_id']}/runs?" in done.stdout
-    tags = MlflowClient(server.address).get_experiment(place["experiment_id"]).tags
+    assert f"Charts of the trials: {mlflow_server.address}/#/experiments/{place['experiment_id']}/runs?" in done.stdout
+    tags = MlflowClient(mlflow_server.address).get_experiment(place["experiment_id"]).tags
     assert json.loads(tags[f"mlflow.sharedViewState.{place['parent_run_id']}"])["name"] == name
-    server.stop()
-    assert_refused(run(*ui), f"MLflow at {server.address} does not show the sweep '{name}'", "refused", code=3)
+    mlflow_server.stop()
+    assert_refused(run(*ui), f"MLflow at {mlflow_server.address} does not show the sweep '{name}'", "refused", code=3)
 
 
 @pytest.fixture
@@ -100,8 +95,13 @@ def test_a_trial_whose_node_goes_is_finished_elsewhere(first: Sweep, workers: Cl
     sweep = begin(first.workdir, name, "--address", workers.address)
     try:
         wait_until(sweep, lambda: has_checkpoint(first.workdir / "sweeps" / name / "checkpoints", 0))
-        busy: list[object] = []  # none between two trials
-        wait_until(sweep, lambda: busy.extend(filter(runs_a_trial, workers.list_all_nodes())) or bool(busy))
+        busy: list[Any] = []  # none between two trials
+
+        def found() -> bool:
+            busy.extend(filter(runs_a_trial, workers.list_all_nodes()))
+            return bool(busy)
+
+        wait_until(sweep, found)
         workers.remove_node(busy[0], allow_graceful=False)
         finish(sweep)
     finally:

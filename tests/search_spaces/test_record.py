@@ -16,6 +16,15 @@ def test_every_registered_space_survives_json(name: str) -> None:
     assert read.points() == space.points()
 
 
+def test_a_record_without_a_kind_is_of_the_kind_that_its_content_says() -> None:
+    """Releases before had one kind of space, which every record was of; a search had no variants."""
+    for name in ("digits", "digits_range_study", "digits_regimes"):
+        space = load(name)
+        record = {"variants": {}, **to_record(space)}
+        del record["kind"]
+        assert from_record(json.loads(json.dumps(record))) == space
+
+
 def test_overrides_are_part_of_it() -> None:
     space = load("digits").override({"iterations": 50, "N": 7, "lr_pixel": 20.5})
     assert from_record(json.loads(json.dumps(to_record(space)))) == space != load("digits")

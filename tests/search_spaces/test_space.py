@@ -2,13 +2,16 @@
 
 import copy
 import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import Choice, Fixed, Integer, Real, Space, SpaceError
+from search_spaces import Choice, Fixed, Integer, Real, Space, SpaceError, load
+from search_spaces.dimensions import Value
 from search_spaces.vocabulary import AUGMENTATIONS, VOCABULARY
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -34,11 +37,11 @@ SMALLEST = {
 }
 
 
-def build(parameters=SMALLEST, **others):
+def build(parameters: Mapping[str, Any] = SMALLEST, **others: Any) -> Space:
     return Space(**{"name": "s", "title": "t", "dataset": "d", "reference": "r", **others, "parameters": parameters})
 
 
-def refusal(action, *args, **kwargs):
+def refusal(action: Callable[..., object], *args: object, **kwargs: object) -> str:
     with pytest.raises(SpaceError) as caught:
         action(*args, **kwargs)
     assert "\n" not in str(caught.value)
@@ -46,97 +49,44 @@ def refusal(action, *args, **kwargs):
 
 
 class TestConstruction:
-    def test_every_key_is_there_in_the_vocabularys_order(self):
+    def test_every_key_is_there_in_the_vocabularys_order(self) -> None:
         shuffled = dict(reversed(SMALLEST.items()))
         assert list(build(shuffled).parameters) == list(VOCABULARY)
 
-    def test_defaults_come_with_their_source(self):
-        assert build().parameters["expert_lr"] == Fixed(0.01, source="FTD, METHOD §1")
+    def test_defaults_come_with_their_source(self) -> None:
+        assert build().parameters["expert_lr"] == Fixed(0.01, source='FTD, docs/method.md, "Experts"')
 
-    def test_the_defaults_are_what_method_says(self):
-        defaults = {entry.name: entry.default for entry in VOCABULARY.values() if entry.default is not None}
-        assert defaults == {
-            "method": "trajectory",
-            "batch_real": 256,
-            "outer_loop": 0,
-            "inner_loop": 0,
-            "alpha_init": 0.01,
-            "iterations": 10_000,
-            "momentum_pixel": 0.5,
-            "momentum_alpha": 0.5,
-            "max_matching_loss": 1.0,
-            "gradient": "exact",
-            "initialization": "correct",
-            "label_mode": "hard",
-            "lr_label": 0.0,
-            "ema_decay": 0.0,
-            "momentum_label": 0.9,
-            "alpha_floor": 0.0,
-            "range_end": "exclusive",
-            "precision": "fp32",
-            "compile": "auto",
-            "expert_count": 100,
-            "expert_seed": 0,
-            "expert_optimizer": "gsam",
-            "expert_lr": 0.01,
-            "expert_momentum": 0.0,
-            "expert_weight_decay": 0.0,
-            "expert_batch_size": 256,
-            "sam_rho": 0.01,
-            "gsam_alpha": 0.3,
-            "sam_adaptive": True,
-            "zca": False,
-            "classes": 0,
-            "augmentation": "dataset",
-            "validation_share": 0.1,
-            "net_depth": 3,
-            "net_width": 128,
-            "protocol_epochs": 1001,
-            "validation_networks": 1,
-            "final_networks": 5,
-            "final_seeds": 3,
-            "baselines": "random,k_center,el2n_best,cad_prune",
-            "regimes": "none",
-            "regime_epochs": 300,
-            "temperature": 20.0,
-            "teacher": "trained",
-            "squeeze_epochs": 200,
-            "recover_iterations": 4000,
-            "ipcs": "none",
-            "methods": "all",
-            "repeats": 3,
-            "reduction_factor": 3,
-        }
-
-    def test_every_default_keeps_its_own_rule(self):
+    def test_every_default_keeps_its_own_rule(self) -> None:
         for entry in VOCABULARY.values():
             if entry.default is not None:
                 assert entry.check(entry.default) == entry.default
                 assert type(entry.check(entry.default)) is entry.kind
 
-    def test_whole_numbers_become_floats_where_floats_are_wanted(self):
+    def test_whole_numbers_become_floats_where_floats_are_wanted(self) -> None:
         space = build({**SMALLEST, "lr_pixel": Fixed(100), "alpha_init": Choice((1, 2), first=2)})
-        assert type(space.parameters["lr_pixel"].value) is float
-        assert [type(option) for option in space.parameters["alpha_init"].options] == [float, float]
+        assert type(space.fixed["lr_pixel"].value) is float
+        alpha = space.parameters["alpha_init"]
+        assert isinstance(alpha, Choice)
+        assert [type(option) for option in alpha.options] == [float, float]
 
     @pytest.mark.parametrize("name", [name for name, entry in VOCABULARY.items() if entry.default is None])
-    def test_a_key_without_default_must_be_given(self, name):
+    def test_a_key_without_default_must_be_given(self, name: str) -> None:
         left = {key: value for key, value in SMALLEST.items() if key != name}
         assert refusal(build, left).startswith(f"{name} (")
 
     @pytest.mark.parametrize("name", [name for name, entry in VOCABULARY.items() if not entry.searchable])
-    def test_a_key_that_trials_share_must_be_fixed(self, name):
+    def test_a_key_that_trials_share_must_be_fixed(self, name: str) -> None:
         said = refusal(build, {**SMALLEST, name: Choice((1, 2), first=1)})
         assert said == f"{name} is the same in all trials of a sweep, not 1, 2; make it Fixed"
 
-    def test_an_unknown_key_gets_the_nearest_and_all(self):
+    def test_an_unknown_key_gets_the_nearest_and_all(self) -> None:
         said = refusal(build, {**SMALLEST, "lr_pixels": Fixed(1.0)})
         assert said.startswith("unknown parameter lr_pixels; did you mean lr_pixel? Known: N, M, T_minus")
         assert said.endswith("reduction_factor")
         assert "did you mean T_minus?" in refusal(build, {**SMALLEST, "t_minus": Fixed(1)})
 
     @pytest.mark.parametrize("name", ["T", "T_plus"])
-    def test_what_follows_cannot_be_given(self, name):
+    def test_what_follows_cannot_be_given(self, name: str) -> None:
         assert f"{name} follows from T_minus + T_width" in refusal(build, {**SMALLEST, name: Fixed(3)})
 
     @pytest.mark.parametrize(
@@ -172,17 +122,17 @@ class TestConstruction:
             ("expert_optimizer", Fixed("adam"), "(gsam or sgd), not 'adam'"),
         ],
     )
-    def test_values_keep_their_keys_rule(self, name, dimension, said):
+    def test_values_keep_their_keys_rule(self, name: str, dimension: object, said: str) -> None:
         assert said in refusal(build, {**SMALLEST, name: dimension})
 
     @given(st.lists(st.sampled_from(AUGMENTATIONS), min_size=1, unique=True))
-    def test_augmentations_are_different_names(self, names):
+    def test_augmentations_are_different_names(self, names: list[str]) -> None:
         strategy = "_".join(names)
         assert build({**SMALLEST, "augmentation": Fixed(strategy)}).resolve(build().first())["augmentation"] == strategy
         for wrong in (f"{strategy}_{names[0]}", f"{strategy}_blur", f"{strategy}_", ""):
             assert "augmentation must be" in refusal(build, {**SMALLEST, "augmentation": Fixed(wrong)})
 
-    def test_the_worst_corner_must_fit_the_horizon(self):
+    def test_the_worst_corner_must_fit_the_horizon(self) -> None:
         assert build().last_epoch == 10
         said = refusal(build, {**SMALLEST, "horizon_epochs": Fixed(9)})
         for part in ("max(T_minus) 3", "max(T_width) 4", "max(T_growth) 1", "max(M) 2", "= 10", "is 9", "set it to 10"):
@@ -199,27 +149,27 @@ class TestConstruction:
             ({"iterations": 101}, "but they are 101 and 10; set iterations to 110"),
         ],
     )
-    def test_iterations_fit_together(self, changes, said):
+    def test_iterations_fit_together(self, changes: dict[str, int], said: str) -> None:
         assert said in refusal(build, SMALLEST | {name: Fixed(value) for name, value in changes.items()})
 
     @pytest.mark.parametrize("field", ["name", "title", "dataset", "reference"])
     @pytest.mark.parametrize("text", ["", "  ", "a\nb", None])
-    def test_texts_are_one_line(self, field, text):
+    def test_texts_are_one_line(self, field: str, text: str | None) -> None:
         assert f"{field} of a space must be one line" in refusal(build, **{field: text})
 
-    def test_a_name_can_be_part_of_a_path(self):
+    def test_a_name_can_be_part_of_a_path(self) -> None:
         assert "not '../up'" in refusal(build, name="../up")
 
-    def test_parameters_are_read_only_and_a_copy(self):
+    def test_parameters_are_read_only_and_a_copy(self) -> None:
         given_parameters = dict(SMALLEST)
         space = build(given_parameters)
         given_parameters["N"] = Fixed(1)
         assert space.parameters["N"] == SMALLEST["N"]
         with pytest.raises(TypeError):
-            space.parameters["N"] = Fixed(1)
+            space.parameters["N"] = Fixed(1)  # type: ignore[index]
 
     @pytest.mark.parametrize("again", [lambda space: pickle.loads(pickle.dumps(space)), copy.copy, copy.deepcopy])
-    def test_copies_are_equal_and_draw(self, again):
+    def test_copies_are_equal_and_draw(self, again: Callable[[Space], Space]) -> None:
         space = again(build())
         assert space == build()
         draw = pickle.loads(pickle.dumps(space.draw))
@@ -227,7 +177,7 @@ class TestConstruction:
 
 
 class TestResolve:
-    def test_trial_0_is_complete(self):
+    def test_trial_0_is_complete(self) -> None:
         space = build()
         assert space.first() == {
             "N": 2, "M": 1, "T_minus": 0, "T_width": 3, "T_growth": 1, "lr_pixel": 5.0, "batch_syn": 10,
@@ -237,7 +187,7 @@ class TestResolve:
         assert (point["T_minus"], point["T"], point["T_plus"]) == (0, 3, 4)
         assert point["alpha_init"] == 0.01
 
-    def test_names_must_be_exactly_the_searched(self):
+    def test_names_must_be_exactly_the_searched(self) -> None:
         space = build()
         raw = space.first()
         without = {name: value for name, value in raw.items() if name != "N"}
@@ -248,11 +198,11 @@ class TestResolve:
         ("name", "value"),
         [("N", 0), ("N", 6), ("N", 2.0), ("N", True), ("lr_pixel", 10.1), ("lr_pixel", float("nan")), ("batch_syn", 7)],
     )
-    def test_values_must_lie_in_their_range(self, name, value):
+    def test_values_must_lie_in_their_range(self, name: str, value: float) -> None:
         space = build()
         assert refusal(space.resolve, {**space.first(), name: value}).startswith(f"{name} must lie in s's range (")
 
-    def test_bounds_are_inclusive_in_a_draw(self):
+    def test_bounds_are_inclusive_in_a_draw(self) -> None:
         space = build({**SMALLEST, "N": Integer(1, 2, first=1), "T_growth": Integer(0, 1, first=0)})
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         trials = [study.ask() for _ in range(40)]
@@ -261,16 +211,16 @@ class TestResolve:
         for name, values in {"N": {1, 2}, "T_growth": {0, 1}, "T_width": {1, 2, 3, 4}, "batch_syn": {5, 10}}.items():
             assert {trial.params[name] for trial in trials} == values
 
-    def test_a_space_with_nothing_searched_has_one_point(self):
+    def test_a_space_with_nothing_searched_has_one_point(self) -> None:
         first = build().first()
         space = build({**SMALLEST, **{name: Fixed(value) for name, value in first.items()}})
-        assert space.first() == space.searched == {}
+        assert (space.first(), space.searched) == ({}, {})
         assert space.draw(optuna.create_study().ask()) == space.resolve({}) == build().resolve(first)
 
     @settings(max_examples=50)
     @given(st.data())
-    def test_any_valid_widths_keep_the_inequalities(self, data):
-        parameters = dict(SMALLEST)
+    def test_any_valid_widths_keep_the_inequalities(self, data: st.DataObject) -> None:
+        parameters: dict[str, Any] = dict(SMALLEST)
         for name, smallest in {"T_minus": 0, "T_width": 1, "T_growth": 0, "M": 1}.items():
             low, first, high = sorted(data.draw(st.lists(st.integers(smallest, 60), min_size=3, max_size=3)))
             parameters[name] = Integer(low, high, first=first)
@@ -303,7 +253,7 @@ class TestOverride:
             ("sam_adaptive", False, False),
         ],
     )
-    def test_text_is_read_as_the_keys_type(self, name, text, value):
+    def test_text_is_read_as_the_keys_type(self, name: str, text: Value, value: Value) -> None:
         pinned = build().override({name: text}).parameters[name]
         assert pinned == Fixed(value, source="--set")
         assert type(pinned.value) is type(value)
@@ -325,24 +275,43 @@ class TestOverride:
             ("T", "15", "T follows from T_minus + T_width"),
         ],
     )
-    def test_bad_settings_say_why(self, name, text, said):
+    def test_bad_settings_say_why(self, name: str, text: Value, said: str) -> None:
         assert said in refusal(build().override, {name: text})
 
-    def test_pinning_a_searched_parameter_takes_it_out_of_the_search(self):
+    def test_pinning_a_searched_parameter_takes_it_out_of_the_search(self) -> None:
         space = build().override({"N": "4"})
         assert "N" not in space.searched
         assert "N" not in space.first()
         assert space.resolve(space.first())["N"] == 4
 
-    def test_pinning_may_leave_the_searched_range(self):
-        assert build().override({"N": "4000"}).parameters["N"].value == 4000
+    def test_pinning_may_leave_the_searched_range(self) -> None:
+        assert build().override({"N": "4000"}).fixed["N"].value == 4000
 
-    def test_the_new_space_is_checked_as_a_whole(self):
+    def test_the_new_space_is_checked_as_a_whole(self) -> None:
         assert "set it to 106" in refusal(build().override, {"T_minus": "99"})
         assert build().override({"T_minus": "99", "horizon_epochs": "106"}).last_epoch == 106
         assert "multiple of" in refusal(build().override, {"iterations": "55"})
 
-    def test_the_space_itself_is_left_alone(self):
+    def test_the_space_itself_is_left_alone(self) -> None:
         space = build()
         space.override({"N": "4"})
         assert space == build() == space.override({})
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_range_study", "digits_regimes"])
+def test_what_trials_share_and_what_they_differ_in_together_are_a_point(name: str) -> None:
+    space = load(name)
+    points = [space.resolve(point) for point in space.points()]
+    parts = [space.split(point) for point in points]
+    assert all(shared | own == point for point, (shared, own) in zip(points, parts, strict=True))
+    assert all(shared == parts[0][0] and list(own) == space.trial_keys for shared, own in parts)
+
+
+def test_the_bounds_of_the_range_are_a_trials_own_only_where_they_follow_from_what_varies() -> None:
+    digits = load("digits")
+    assert set(digits.trial_keys) - set(digits.varied) == {"T", "T_plus"}
+    first = digits.first()
+    later = digits.override({name: first[name] for name in ("T_minus", "T_width")})
+    assert set(later.trial_keys) - set(later.varied) == {"T_plus"}
+    whole = digits.override({name: first[name] for name in ("T_minus", "T_width", "T_growth")})
+    assert whole.trial_keys == whole.varied

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,24 +17,24 @@ SPACE = load("digits").override({"N": 5})
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.chdir(tmp_path)
 
-    def writer(text, name="mine.py"):
+    def writer(text: str, name: str = "mine.py") -> str:
         Path(name).write_text(textwrap.dedent(text))
         return name
 
     return writer
 
 
-def refusal(name_or_path):
+def refusal(name_or_path: str | Path) -> str:
     with pytest.raises(SpaceError) as caught:
         load(name_or_path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_names_load():
+def test_names_load() -> None:
     assert names() == [
         "digits", "digits_range_study", "digits_ablation", "digits_regimes", "cifar10_ranges", "cifar10_regimes",
         "cifar100_ranges", "cifar100_range_study", "cifar100_ablation", "ti_ranges", "ti_range_study", "ti_ablation",
@@ -41,7 +42,7 @@ def test_names_load():
     assert [load(name).name for name in names()] == names()
 
 
-def test_an_unknown_name_gets_the_nearest_and_all():
+def test_an_unknown_name_gets_the_nearest_and_all() -> None:
     assert refusal("ti_range") == (
         f"unknown space ti_range; did you mean ti_ranges? Known: {', '.join(names())}, or the path of a .py file"
     )
@@ -49,22 +50,22 @@ def test_an_unknown_name_gets_the_nearest_and_all():
 
 
 @pytest.mark.parametrize("name", ["space", "vocabulary", "dimensions", "__main__", ""])
-def test_modules_that_are_no_spaces_are_no_names(name):
+def test_modules_that_are_no_spaces_are_no_names(name: str) -> None:
     assert refusal(name).startswith("unknown space ")
 
 
 @pytest.mark.parametrize("path", ["mine.py", "./mine.py", Path("mine.py")])
-def test_a_good_file(write, path):
+def test_a_good_file(write: Callable[..., str], path: str | Path) -> None:
     write(GOOD)
-    assert load(path).parameters["N"].value == 5
+    assert load(path).fixed["N"].value == 5
 
 
-def test_an_absolute_path_with_spaces_and_no_suffix(write, tmp_path):
+def test_an_absolute_path_with_spaces_and_no_suffix(write: Callable[..., str], tmp_path: Path) -> None:
     write(GOOD, "my space")
     assert load(str(tmp_path / "my space")).name == "digits"
 
 
-def test_a_file_may_shadow_a_registered_name(write):
+def test_a_file_may_shadow_a_registered_name(write: Callable[..., str]) -> None:
     write(GOOD, "ti_ranges.py")
     assert load("ti_ranges.py").name == "digits"
     assert load("ti_ranges").name == "ti_ranges"
@@ -94,32 +95,32 @@ def test_a_file_may_shadow_a_registered_name(write):
         ),
     ],
 )
-def test_bad_files_say_where(write, text, said):
+def test_bad_files_say_where(write: Callable[..., str], text: str, said: str) -> None:
     assert refusal(write(text)).startswith(said)
 
 
-def test_a_file_that_is_not_text(write):
+def test_a_file_that_is_not_text(write: Callable[..., str]) -> None:
     Path("mine.py").write_bytes(b"\xff\xfe\x00binary")
     assert refusal("mine.py").startswith("mine.py")
 
 
 @pytest.mark.parametrize("path", ["missing.py", "no/such/space", Path("missing")])
-def test_a_missing_file(write, path):
+def test_a_missing_file(write: Callable[..., str], path: str | Path) -> None:
     assert refusal(path).startswith(f"{path}: there is no such file")
 
 
-def test_a_directory_is_no_file(write):
+def test_a_directory_is_no_file(write: Callable[..., str]) -> None:
     Path("folder.py").mkdir()
     assert refusal("folder.py").startswith("folder.py: there is no such file")
 
 
-def test_spaces_load_none_of_the_heavy_packages_and_only_the_one_asked_for():
+def test_spaces_load_none_of_the_heavy_packages_and_only_the_one_asked_for() -> None:
     code = """
         import sys
         from search_spaces import load, names
         load("digits"), names()
         heavy = {"torch", "ray", "optuna", "mlflow", "numpy", "click", "rich", "trainables", "orchestrator"}
-        print(sorted(heavy & sys.modules.keys()), "search_spaces.ti_ranges" in sys.modules)
+        print(sorted(heavy & sys.modules.keys()), "search_spaces.registered.ti_ranges" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] False"

@@ -2,25 +2,26 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from search_spaces import load, names
+from search_spaces import Study, load, names
 from search_spaces.presets import PRESETS
 from search_spaces.vocabulary import VOCABULARY
 
 
-def run(*args):
+def run(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "search_spaces", *args], capture_output=True, encoding="utf-8")
 
 
-def test_the_list_has_every_space_and_nothing_cut():
+def test_the_list_has_every_space_and_nothing_cut() -> None:
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
     for name in names():
         (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
         space = load(name)
-        varies = (len(space.variants), "variants") if space.variants else (len(space.searched), "keys")
+        varies = (len(space.variants), "variants") if isinstance(space, Study) else (len(space.searched), "keys")
         wanted = (space.dataset, space.fixed["ipc"], *varies, space.fixed["trials"], space.horizon_epochs)
         assert [str(cell) for cell in wanted] == line.split()[-7:-1]
     assert "…" not in done.stdout
@@ -43,12 +44,14 @@ def test_a_study_shows_what_each_variant_sets() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny():
+def tiny() -> subprocess.CompletedProcess[str]:
     return run("ti_ranges")
 
 
 class TestOneSpace:
-    def test_it_shows_every_parameter_once_with_meaning_and_source(self, tiny):
+    def test_it_shows_every_parameter_once_with_meaning_and_source(
+        self, tiny: subprocess.CompletedProcess[str]
+    ) -> None:
         assert (tiny.returncode, tiny.stderr) == (0, "")
         space = load("ti_ranges")
         for name, dimension in space.parameters.items():
@@ -57,7 +60,7 @@ class TestOneSpace:
             assert VOCABULARY[name].meaning[:20] in line
             assert dimension.source[:20] in line
 
-    def test_it_shows_trial_0_the_reference_and_the_rules(self, tiny):
+    def test_it_shows_trial_0_the_reference_and_the_rules(self, tiny: subprocess.CompletedProcess[str]) -> None:
         space = load("ti_ranges")
         for text in (
             space.title,
@@ -71,7 +74,7 @@ class TestOneSpace:
         assert line.split()[:6] == ["lr_alpha", "1e-06", "…", "0.001,", "log", "0.0001"]
 
 
-def test_a_users_file_whose_texts_look_like_markup(tmp_path):
+def test_a_users_file_whose_texts_look_like_markup(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
         "from dataclasses import replace\nfrom search_spaces import load\n"
@@ -89,7 +92,7 @@ def test_a_users_file_whose_texts_look_like_markup(tmp_path):
         ("missing.py", "Error: missing.py: there is no such file"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(argument, said):
+def test_what_cannot_be_loaded_is_one_line_and_exit_code_2(argument: str, said: str) -> None:
     done = run(argument)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(said)

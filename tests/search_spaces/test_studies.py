@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 import pytest
 
-from search_spaces import Choice, Fixed, Integer, Real, Space, SpaceError
+from search_spaces import Choice, Fixed, Integer, Real, Space, SpaceError, Study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,11 +33,11 @@ VARIANTS = {
 }
 
 
-def build(parameters=SHARED, variants=VARIANTS):
-    return Space(name="s", title="t", dataset="d", reference="r", parameters=parameters, variants=variants)
+def build(parameters: Mapping[str, Any] = SHARED, variants: Mapping[str, Any] = VARIANTS) -> Study:
+    return Study(name="s", title="t", dataset="d", reference="r", parameters=parameters, variants=variants)
 
 
-def refusal(action, *args, **kwargs):
+def refusal(action: Callable[..., object], *args: object, **kwargs: object) -> str:
     with pytest.raises(SpaceError) as caught:
         action(*args, **kwargs)
     assert "\n" not in str(caught.value)
@@ -43,7 +45,7 @@ def refusal(action, *args, **kwargs):
 
 
 class TestGrid:
-    def test_the_points_are_all_variants_repeat_by_repeat(self):
+    def test_the_points_are_all_variants_repeat_by_repeat(self) -> None:
         assert build().points() == [
             {"variant": "early", "repeat": 0},
             {"variant": "late", "repeat": 0},
@@ -52,34 +54,34 @@ class TestGrid:
         ]
         assert build().first() == build().points()[0]
 
-    def test_a_point_has_what_its_variant_sets_and_the_shared_rest(self):
+    def test_a_point_has_what_its_variant_sets_and_the_shared_rest(self) -> None:
         early, late = (build().resolve({"variant": name, "repeat": 1}) for name in ("early", "late"))
         assert (early["T_minus"], early["T"], early["T_plus"], early["N"]) == (0, 3, 4, 5)
         assert (late["T_minus"], late["T"], late["T_plus"], late["N"]) == (6, 9, 10, 7)
         assert (late["variant"], late["repeat"]) == ("late", 1)
         assert {key for key in early if early[key] != late[key]} == {"T_minus", "T", "T_plus", "N", "variant"}
 
-    def test_a_draw_asks_for_variant_and_repeat_alone(self):
+    def test_a_draw_asks_for_variant_and_repeat_alone(self) -> None:
         space = build()
-        raw = {"variant": "late", "repeat": 1}
+        raw: dict[str, Any] = {"variant": "late", "repeat": 1}
         trial = optuna.trial.FixedTrial(raw)
         rest = space.draw(trial)
         assert trial.params == raw and not rest.keys() & raw.keys()
         assert {**raw, **rest} == space.resolve(raw)
 
-    def test_trials_and_the_first_rung_follow(self):
+    def test_trials_and_the_first_rung_follow(self) -> None:
         assert build().fixed["trials"].value == 4
         assert build().fixed["first_rung_iterations"].value == 100
         more = build().override({"repeats": "5", "iterations": 50})
         assert (more.fixed["trials"].value, more.fixed["first_rung_iterations"].value) == (10, 50)
 
-    def test_nothing_is_searched_and_what_varies_is_not_fixed(self):
+    def test_nothing_is_searched_and_what_varies_is_not_fixed(self) -> None:
         space = build()
         assert space.searched == {}
         assert space.varied == ["variant", "repeat", "N", "T_minus", "T_width", "T_growth"]
         assert not {"N", "T_minus"} & space.fixed.keys()
 
-    def test_a_search_has_one_point_to_begin_with_and_neither_key(self):
+    def test_a_search_has_one_point_to_begin_with_and_neither_key(self) -> None:
         search = Space(
             name="s", title="t", dataset="d", reference="r",
             parameters={**SHARED, "repeats": Fixed(3), "trials": Fixed(2), "first_rung_iterations": Fixed(10),
@@ -90,7 +92,7 @@ class TestGrid:
         assert not {"variant", "repeat"} & search.resolve({"N": 2}).keys()
         assert "repeats are those of a study's variants" in refusal(search.override, {"repeats": 4})
 
-    def test_pinned_makes_a_study_of_a_search(self):
+    def test_pinned_makes_a_study_of_a_search(self) -> None:
         search = Space(
             name="s", title="t", dataset="d", reference="r",
             parameters={**SHARED, "repeats": Fixed(3), "trials": Fixed(2), "first_rung_iterations": Fixed(10),
@@ -103,16 +105,16 @@ class TestGrid:
         assert (point["N"], point["M"], point["trials"], point["reduction_factor"]) == (3, 2, 6, 3)
 
     @pytest.mark.parametrize("again", [lambda space: pickle.loads(pickle.dumps(space)), copy.copy, copy.deepcopy])
-    def test_copies_are_equal(self, again):
+    def test_copies_are_equal(self, again: Callable[[Study], Study]) -> None:
         space = again(build())
         assert space == build() != build(variants={"early": VARIANTS["early"]})
         assert space.points() == build().points()
 
-    def test_variants_are_read_only_and_of_their_keys_type(self):
+    def test_variants_are_read_only_and_of_their_keys_type(self) -> None:
         space = build(variants={"a": {**VARIANTS["early"], "lr_pixel": 3}})
         assert type(space.variants["a"]["lr_pixel"]) is float
         with pytest.raises(TypeError):
-            space.variants["a"]["lr_pixel"] = 4.0
+            space.variants["a"]["lr_pixel"] = 4.0  # type: ignore[index]
 
 
 class TestRefusals:
@@ -127,7 +129,7 @@ class TestRefusals:
             ({"variant": "early", "repeat": True}, "not True"),
         ],
     )
-    def test_points_outside_the_grid(self, raw, said):
+    def test_points_outside_the_grid(self, raw: dict[str, Any], said: str) -> None:
         assert said in refusal(build().resolve, raw)
 
     @pytest.mark.parametrize(
@@ -139,11 +141,12 @@ class TestRefusals:
             ({"a": {"N": 0}}, "N must be a whole number of at least 1, not 0"),
             ({"a b": {"N": 1}}, "a variant's name must be letters, digits, '_', '-' and '.', not 'a b'"),
             ({"a": 3}, "must be a mapping of names to settings"),
+            ({}, "a study needs at least one variant; name one, or write Space(...) for a search"),
             ({**VARIANTS, "b": {"T_minus": 1}}, "T_width (epochs from T_minus to T"),
             ({**VARIANTS, "far": {"T_minus": 8, "T_width": 3, "T_growth": 1}}, "far has 12 + 2 = 14"),
         ],
     )
-    def test_variants_that_cannot_be(self, variants, said):
+    def test_variants_that_cannot_be(self, variants: dict[str, Any], said: str) -> None:
         assert said in refusal(build, variants=variants)
 
     @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ class TestRefusals:
             ({"repeats": 2}, "repeats must be Integer, Real, Choice or Fixed, not 2"),
         ],
     )
-    def test_parameters_that_a_study_cannot_have(self, changes, said):
+    def test_parameters_that_a_study_cannot_have(self, changes: dict[str, Any], said: str) -> None:
         assert said in refusal(build, {**SHARED, **changes})
 
     @pytest.mark.parametrize(
@@ -169,8 +172,16 @@ class TestRefusals:
             ({"reduction_factor": "2"}, "reduction_factor has no effect"),
         ],
     )
-    def test_overrides_that_a_study_cannot_take(self, settings, said):
+    def test_overrides_that_a_study_cannot_take(self, settings: dict[str, Any], said: str) -> None:
         assert said in refusal(build().override, settings)
 
-    def test_the_right_number_of_trials_may_be_said(self):
+    def test_a_space_of_an_old_file_says_what_to_write(self) -> None:
+        said = refusal(Space, name="s", title="t", dataset="d", reference="r", parameters=SHARED, variants=VARIANTS)
+        assert said == "Space takes no variants; write Study(...), or Comparison(...) where ipcs is set"
+
+    def test_sizes_make_no_comparison_of_a_study(self) -> None:
+        said = refusal(build, {**SHARED, "ipcs": Fixed("1,5")})
+        assert said.startswith("ipcs=1,5 is what a comparison measures at, and s is none; write Comparison(...)")
+
+    def test_the_right_number_of_trials_may_be_said(self) -> None:
         assert build().override({"trials": 4, "lr_pixel": 3}).fixed["lr_pixel"] == Fixed(3.0, source="--set")

@@ -1,0 +1,1 @@
+"""Decisions before trials run: cost, compilation, share of a GPU."""

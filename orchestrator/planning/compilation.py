@@ -1,0 +1,42 @@
+"""Whether compiling the inner step saves time: decided from the estimated work, once a sweep, and reported."""
+
+from orchestrator.cluster.resources import Resources
+from orchestrator.errors import UserError
+from orchestrator.planning.plan import make_plan
+from orchestrator.state.settings import SweepSettings
+
+__all__ = ["decide_compilation"]
+
+SAVED_SHARE = 0.45
+"""Share of an uncompiled step's time that compiling saves on a CPU: benchmarks/RESULTS.md."""
+COMPILATION_SECONDS = 60
+"""Seconds of the first compilation on a node, during which all its workers wait."""
+WORTH = 2
+"""Least ratio of time saved to compilation time: the work is an estimate, and pruning reduces it."""
+
+
+def decide_compilation(settings: SweepSettings, resources: Resources) -> tuple[bool, str]:
+    """Return whether the trials compile their inner steps, and why, in a line.
+
+    The decision depends only on the settings and the cluster, never on a clock, so the same sweep decides the same.
+
+    Raises:
+        UserError: The device does not have the precision.
+    """
+    if settings.fixed["precision"] == "tf32" and resources.device == "cpu":
+        raise UserError("precision=tf32 needs a GPU, and the trials run on CPUs; set precision to fp32 or bf16")
+    option = settings.fixed["compile"]
+    if option != "auto":
+        return option == "on", f"Compilation {option}, as set"
+    if settings.fixed["network"] != "convnet":
+        return False, "Compilation off: only the ConvNet can be compiled"
+    if resources.device == "cuda":
+        return False, "Compilation off: it has not been measured on a GPU; --set compile=on tries it"
+    plan = make_plan(settings)
+    seconds = plan.matching_operations / plan.cpu_rate / resources.workers(settings.concurrent)
+    saved = SAVED_SHARE * seconds
+    pays = saved > WORTH * COMPILATION_SECONDS
+    return pays, (
+        f"Compilation {'on' if pays else 'off'}: it would save each worker about {saved:,.0f} s of {seconds:,.0f} s of "
+        f"matching, and takes about {COMPILATION_SECONDS} s"
+    )

@@ -1,0 +1,1 @@
+"""One module per section of a report: it computes the values of its template and draws its figure."""

@@ -1,0 +1,1 @@
+"""What was found, without Ray, MLflow or matplotlib."""

@@ -1,0 +1,140 @@
+"""result.json: its content, and its readers and writer."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.results.differences import compare_finals
+from orchestrator.results.experts import ExpertSummary
+from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial
+from orchestrator.state.settings import SweepSettings
+from search_spaces import Comparison, Study
+from trainables.storage.atomic import write_json
+
+__all__ = [
+    "Execution",
+    "Found",
+    "collect_result",
+    "finished_result",
+    "require_finished",
+    "stored_result",
+    "write_result",
+]
+
+FILES = {
+    "synthetic": "synthetic.safetensors",
+    "challenge": "synthetic.pt",
+    "report": "report.md",
+    "page": "report.html",
+    "trials": "trials.parquet",
+    "finals": "finals.parquet",
+    "diagnostics": "diagnostics.json",
+    "model": "model",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Results of a sweep; of an interrupted sweep those so far."""
+
+    trials: list[TrialRecord] = field(default_factory=list)
+    """Trials that have ended."""
+    finals: dict[str, Any] = field(default_factory=dict)
+    """As `name_finals` returns them."""
+    study: dict[str, Any] | None = None
+    """As `summarize_study` returns it, for a study or for the repeated distillations of a search's finals."""
+    regimes: dict[str, Any] = field(default_factory=dict)
+    """As `summarize_regimes` returns them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Resources and time of a sweep."""
+
+    experts: ExpertSummary | None
+    """None if the sweep ended before the expert stage did."""
+    workers: dict[str, float]
+    """Number of workers at once, and the GPUs of one worker."""
+    seconds: dict[str, float]
+    """Time by stage, s."""
+    mlflow: dict[str, str]
+    """Addresses of the sweep's runs in MLflow."""
+
+
+def collect_result(settings: SweepSettings, status: str, found: Found, execution: Execution) -> dict[str, Any]:
+    """Return the content of result.json; its form is a contract. Parts that a sweep did not reach are null or empty.
+
+    Args:
+        settings: The sweep's.
+        status: finished, stopped or failed.
+        found: Its results; `found.study` becomes `study` of a study, or `repeats` of a search with `final_seeds`.
+        execution: Its resources and time.
+    """
+    trials = found.trials
+    part = "study" if isinstance(settings.space, Study) else "repeats" if settings.fixed["final_seeds"] else None
+    statuses = [record.status for record in trials]
+    best = best_trial(trials)
+    reference = next((record for record in trials if record.number == REFERENCE_TRIAL), None)
+    return {
+        "version": 1,
+        "sweep": settings.name,
+        "space": settings.space.name,
+        "status": status,
+        "seed": settings.seed,
+        "trials": {status: statuses.count(status) for status in ("finished", "pruned", "failed")},
+        "best": _trial_entry(best) if best else None,
+        "paper": _trial_entry(reference) if reference else None,
+        "finals": found.finals,
+        "comparisons": compare_finals(found.finals),
+        **({part: found.study} if part else {}),
+        **({"regimes": found.regimes} if found.regimes else {}),
+        "experts": execution.experts.facts() if execution.experts else None,
+        "workers": execution.workers,
+        "seconds": execution.seconds,
+        "mlflow": execution.mlflow,
+        "files": FILES | ({part: f"{part}.parquet"} if part else {})
+        if status == "finished"
+        else {"trials": FILES["trials"]},
+    }
+
+
+def _trial_entry(record: TrialRecord) -> dict[str, Any]:
+    return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
+
+
+def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
+    """Return the content of result.json with any status; None if the file is missing."""
+    file = settings.places.result_file
+    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return result
+
+
+def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
+    """Return the content of result.json if the sweep is finished; else None."""
+    result = stored_result(settings)
+    return result if result and result["status"] == "finished" else None
+
+
+def require_finished(settings: SweepSettings) -> dict[str, Any]:
+    """Return the content of result.json of a finished sweep or comparison.
+
+    Raises:
+        UserError: It is not finished, or its result.json is of an earlier version.
+    """
+    result = stored_result(settings) or {"status": "not begun"}
+    if result["status"] != "finished":
+        raise UserError(
+            f"only a finished sweep has a result, and {settings.name!r} is {result['status']}; resume it: "
+            f"{settings.resume_command}"
+        )
+    if "workers" not in result and not isinstance(settings.space, Comparison):
+        raise UserError(
+            f"{settings.places.folder}/result.json is of an earlier version of this program; run the sweep anew"
+        )
+    return result
+
+
+def write_result(settings: SweepSettings, result: dict[str, Any]) -> None:
+    """Write result.json. It marks the result as complete, so it is written after all other files."""
+    write_json(settings.places.result_file, result)

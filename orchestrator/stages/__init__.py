@@ -1,0 +1,1 @@
+"""The stages of sweeps, comparisons and experts, and their order."""

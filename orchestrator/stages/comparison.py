@@ -1,0 +1,162 @@
+"""A comparison: the sets of every method at several sizes, measured in the label regimes.
+
+Source: docs/method.md, "Label regimes".
+
+Repeat k of a method is a separate set, whose scoring runs or distillation are seeded by k. One network is trained on it
+in each regime; its initial parameters are the same for every set of repeat k. So n counts sets, and values of the same
+repeat are paired.
+"""
+
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from orchestrator.cluster.resources import Resources
+from orchestrator.reporting.comparison import report_comparison
+from orchestrator.reporting.tables import records_table
+from orchestrator.results.comparison import comparison_records
+from orchestrator.results.entries import ComparedSet
+from orchestrator.results.finals import Measured, measured_by_protocol
+from orchestrator.results.result_json import write_result
+from orchestrator.stages.baselines import Baselines
+from orchestrator.stages.driver import drive, status_after, tracked
+from orchestrator.stages.experts import check_experts, ensure_experts
+from orchestrator.stages.finals import measure_jobs, start_network
+from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.state.mirror import Mirror
+from orchestrator.state.progress import Progress
+from orchestrator.state.settings import SweepSettings
+from orchestrator.terminal.console import make_console
+from orchestrator.tracking.result import result_entries
+from orchestrator.tracking.sweep_run import SweepRun
+from search_spaces import Comparison
+from search_spaces.name_lists import REGIMES, listed
+from trainables.data.real_images import check_ipc
+from trainables.storage.checkpoints import read_checkpoint
+from trainables.workers.distilled_set import distil_set
+
+__all__ = ["run_comparison"]
+
+_DISTIL_SET = ray.remote(distil_set)  # at module level, because Ray exports every such object as another function
+
+
+def run_comparison(settings: SweepSettings) -> dict[str, Any]:
+    """Run a comparison, or the rest of an interrupted one, and return the content of result.json."""
+    result = drive(settings, _run)
+    console = make_console()  # printed also with --quiet
+    console.print(*records_table(result["records"]))
+    console.print(f"report: {settings.places.shared}/report.html")
+    return result
+
+
+def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console: Console) -> dict[str, Any]:
+    inputs, progress = prepare_inputs(settings, console), Progress(settings.places.folder)
+    check_ipc(inputs.dataset, max(_space(settings).ipcs))  # before the experts are trained
+    check_experts(inputs)
+    with tracked(settings, mirror) as run:
+        try:
+            console.print(f"Comparison {settings.name} in {settings.places.shared}")
+            run.log_dataset(inputs.dataset, inputs.file)
+            if _space(settings).distilled:  # they start from images that the experts classify correctly
+                experts = ensure_experts(inputs, resources, console)
+                run.log_experts(experts, inputs.experts_params, inputs.experts_place)
+            progress.spend("experts")
+            jobs = _start(inputs, resources, progress)
+            measure_jobs(jobs, progress, partial(mirror.push, everything=False), console, title="Comparison, networks")
+        except BaseException as error:
+            write_result(settings, _result(inputs, progress, run, status_after(error)))
+            raise
+        result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
+        sets = {compared.name: compared._asdict() for compared in _sets(settings)}
+        run.log_finals(_measured(progress), sets)
+        report_comparison(settings, result)
+        write_result(settings, result)
+        run.log_result(result_entries(result, settings, run.run_id))
+        return result
+
+
+def _space(settings: SweepSettings) -> Comparison:
+    assert isinstance(settings.space, Comparison), "launch.run() starts only comparisons here"
+    return settings.space
+
+
+def _sets(settings: SweepSettings) -> list[ComparedSet]:
+    space = _space(settings)
+    return [ComparedSet(method, ipc) for method in space.methods for ipc in space.ipcs]
+
+
+def _start(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Any, tuple[str, str, int]]:
+    """Start making all missing sets and training on them; returns regime, set and repeat by Ray reference."""
+    settings = inputs.settings
+    fixed = settings.fixed
+    regimes, repeats = listed(fixed["regimes"], REGIMES), fixed["repeats"]
+    distilled, started = _space(settings).distilled, dict[Any, tuple[str, str, int]]()
+    for repeat in range(repeats):
+        missing = {
+            compared: [regime for regime in regimes if (regime, compared.name, repeat) not in progress.finals]
+            for compared in _sets(settings)
+        }
+        if not any(missing.values()):
+            continue
+        maker = Baselines(inputs, resources, repeat)
+        teacher = maker.teacher() if set(regimes) - {"hard"} else None
+        for compared, missing_regimes in missing.items():
+            if not missing_regimes:
+                continue
+            if compared.method in distilled:
+                images = _distil(inputs, resources, compared, repeat)
+            else:
+                images = maker.make(compared)
+            for regime in missing_regimes:
+                protocol = settings.regime_protocol(regime)
+                reference = start_network(inputs, resources, images, protocol, repeat, regime=regime, teacher=teacher)
+                started[reference] = (regime, compared.name, repeat)
+    return started
+
+
+def _distil(inputs: Inputs, resources: Resources, wanted: ComparedSet, repeat: int) -> Any:
+    """Start a distillation and return a reference to the path or URI of its set."""
+    settings = inputs.settings
+    _, own = settings.space.split(settings.space.resolve({"variant": wanted.method, "repeat": repeat}))
+    run = _DISTIL_SET.options(**resources.actor_options)
+    work, place = inputs.trial_work(resources, compiled=False), _place(settings, wanted, repeat)
+    return run.remote(work, {**own, "ipc": wanted.ipc}, place)
+
+
+def _place(settings: SweepSettings, distilled: ComparedSet, repeat: int) -> str:
+    """Return the path or URI of a distilled set."""
+    return f"{settings.places.checkpoints}/distilled/{distilled.name}-{repeat}.safetensors"
+
+
+def _skip_rates(settings: SweepSettings) -> dict[str, float]:
+    """Return the mean share of skipped iterations for every distilled method and size; all sets must exist."""
+    rates = {}
+    for compared in _sets(settings):
+        if compared.method in _space(settings).distilled:
+            iterations = settings.space.resolve({"variant": compared.method, "repeat": 0})["iterations"]
+            places = [_place(settings, compared, repeat) for repeat in range(settings.fixed["repeats"])]
+            skipped = [int((read_checkpoint(place) or {})["skipped"]) for place in places]
+            rates[compared.name] = fmean(skipped) / iterations
+    return rates
+
+
+def _measured(progress: Progress) -> Measured:
+    return measured_by_protocol(progress, sorted(progress.finals))
+
+
+def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> dict[str, Any]:
+    """Return the content of result.json; its records cover what is measured so far."""
+    settings, dataset = inputs.settings, inputs.dataset
+    return {
+        "version": 1,
+        "sweep": settings.name,
+        "space": settings.space.name,
+        "status": status,
+        "seed": settings.seed,
+        "records": comparison_records(settings, _measured(progress), len(dataset.split("train")), dataset.classes),
+        "seconds": progress.seconds(),
+        "mlflow": run.facts(),
+    }

@@ -1,0 +1,193 @@
+"""The inputs of a sweep's units of work: prepared dataset, network, augmentation and the experts' store."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.cluster.resources import Resources
+from orchestrator.state.implementations import implementation, implementations
+from orchestrator.state.settings import SweepSettings
+from orchestrator.terminal.progress_bar import progress_bar
+from search_spaces.entry import Kind
+from trainables.data.augmentation import Augmentation, parse_families
+from trainables.data.datasets import ImageDataset, load, prepare_source, whiten, whitened
+from trainables.data.source import Source
+from trainables.experts.identity import ExpertIdentity
+from trainables.experts.store import TrajectoryStore
+from trainables.networks.network import MakeNetwork, Network
+from trainables.storage.shared_file import SharedFile, share
+from trainables.storage.shared_folder import SharedFolder
+from trainables.workers.expert import ExpertWork
+from trainables.workers.workbench import TrialWork
+
+__all__ = ["Inputs", "prepare_dataset", "prepare_inputs"]
+
+_RECIPE = ("expert_", "sam_", "gsam_", "net", "horizon_", "augmentation", "zca", "classes", "validation_share")
+"""Prefixes of the names of the settings that determine an expert."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The inputs of every stage after the preparation of the dataset."""
+
+    settings: SweepSettings
+    path: Path
+    """The prepared dataset's file."""
+    file: Path | SharedFile
+    """The same file in a form that any node can open."""
+    dataset: ImageDataset
+    """Its training and validation split; only the finals open the test split."""
+    store: TrajectoryStore
+    """The experts, trained or not."""
+
+    @property
+    def network(self) -> Network:
+        """The network of experts, distillation and evaluation."""
+        return self.store.network
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """DSA of experts and distillation."""
+        return self.store.identity.augmentation
+
+    @property
+    def experts_place(self) -> str:
+        """The folder of the experts that all nodes share: a path or URI."""
+        return self.store.shared.place("").rstrip("/")
+
+    @property
+    def experts_params(self) -> dict[str, Any]:
+        """The settings that determine the experts, as MLflow logs them."""
+        params = {key: value for key, value in self.settings.fixed.items() if key.startswith(_RECIPE)}
+        dataset = {"dataset": self.dataset.name, "dataset_digest": self.dataset.digest}
+        return {**params, **dataset, "store": self.store.address}
+
+    @property
+    def evaluation_augmentation(self) -> Augmentation:
+        """DSA of the networks that evaluate a set."""
+        return self.augmentation.for_evaluation()
+
+    def expert_work(self, resources: Resources) -> ExpertWork:
+        """Return the work of the expert actors."""
+        return ExpertWork(
+            dataset=self.file,
+            store=self.store,
+            epochs=self.settings.space.horizon_epochs,
+            device=resources.device,
+        )
+
+    def trial_work(self, resources: Resources, *, compiled: bool) -> TrialWork:
+        """Return the part of the work that all trials share."""
+        fixed = self.settings.fixed
+        return TrialWork(
+            dataset=self.file,
+            store=self.store,
+            methods=implementations(self.settings.space, Kind.METHOD),
+            checkpoints=self.settings.places.checkpoints,
+            settings=dict(fixed),
+            experts=fixed["expert_count"],
+            epochs=self.settings.space.horizon_epochs,
+            protocol=self.settings.validation_protocol,
+            validation_networks=fixed["validation_networks"],
+            validation_every_iterations=fixed["validation_every_iterations"],
+            seed=self.settings.seed,
+            device=resources.device,
+            compiled=compiled,
+            memory_budget_bytes=self.settings.memory_budget_bytes,
+            device_share=resources.gpus_per_trial or 1 / resources.workers(self.settings.concurrent),
+        )
+
+
+def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
+    """Prepare the dataset (decoded once, then cached) and compute the address of the experts' store.
+
+    Raises:
+        DatasetError: The dataset is missing or incomplete.
+        ConfigError: The network or the augmentation does not support the dataset.
+    """
+    fixed = settings.fixed
+    _load_user_code(settings)
+    path = prepare_dataset(
+        settings.source,
+        settings.workdir.datasets,
+        fixed["validation_share"],
+        console,
+        classes=fixed["classes"],
+        zca=fixed["zca"],
+    )
+    dataset = load(path)
+    make_network: MakeNetwork = implementation(settings.space, Kind.NETWORK, fixed["network"]).load()
+    network = make_network(
+        channels=dataset.channels,
+        image_size=dataset.image_size,
+        classes=dataset.classes,
+        depth=fixed["net_depth"],
+        width=fixed["net_width"],
+    )
+    augmentation = Augmentation(families=parse_families(fixed["augmentation"], dataset.augmentation))
+    identity = ExpertIdentity.of(
+        dataset, network=network, recipe=settings.recipe, augmentation=augmentation, seed=fixed["expert_seed"]
+    )
+    return Inputs(
+        settings=settings,
+        path=path,
+        file=_shared_dataset(path, settings.workdir.shared / "datasets"),
+        dataset=dataset,
+        store=TrajectoryStore(settings.workdir.experts, identity),
+    )
+
+
+def _shared_dataset(path: Path, folder: SharedFolder) -> Path | SharedFile:
+    """Return a prepared dataset's file in a form that any node can open; in a workdir at a URI the file is uploaded.
+
+    A whitened dataset's file is uploaded together with the file of its images.
+    """
+    if folder.uri is None:
+        return path.absolute()
+    images = path.with_name(f"{path.name.partition('.')[0]}.arrow")
+    return share(path, folder, beside=None if images == path else share(images, folder))
+
+
+def _load_user_code(settings: SweepSettings) -> None:
+    """Load every implementation from a user's file, so that an error appears here and not in a worker.
+
+    Raises:
+        ConfigError: An implementation cannot be loaded.
+    """
+    for kind in Kind:
+        for candidate in implementations(settings.space, kind):
+            if candidate.source is not None:
+                candidate.load()
+
+
+def prepare_dataset(
+    source: Source,
+    cache: Path,
+    validation_share: float,
+    console: Console,
+    *,
+    classes: int = 0,
+    zca: bool = False,
+) -> Path:
+    """Return a dataset's file for `load`; a file that the cache lacks is decoded, with a progress bar, and whitened."""
+    name = source.facts.name
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars:  # the first call, which only happens if images are to be decoded
+                bars.append(stack.enter_context(progress_bar(console, f"Decoding {name}", total)))
+            bars[0](done)
+
+        path = prepare_source(
+            source, cache=cache, validation_share=validation_share, classes=classes, progress=progress
+        )
+    if not zca:
+        return path
+    if not whitened(path).exists():
+        console.print(f"Whitening {name}, only once: half a minute at 32 × 32 pixels, a quarter of an hour at 64 × 64")
+    return whiten(path)

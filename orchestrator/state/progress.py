@@ -1,0 +1,131 @@
+"""A sweep's progress besides its experts and its study, which a resumed sweep reads.
+
+    sweeps/NAME/progress.jsonl      a line of JSON for each completed step, the format's version first
+
+A line is appended and forced to disk as soon as its step is complete, so that the cost of a line does not grow with
+the file. An incomplete last line, which an interrupted driver leaves, is ignored and overwritten by the next line.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator.errors import UserError
+from trainables.evaluation.metrics import Metrics
+
+__all__ = ["Progress"]
+
+FORMAT_VERSION = 4
+"""The version of this file and of the checkpoints beside it, which a resumed sweep reads too."""
+_OLD_FILE = "progress.json"
+"""The file that versions up to 3 wrote."""
+
+
+class Progress:
+    """The decision on compilation, the measured finals, and the seconds of the stages. One driver at a time writes it.
+
+    Args:
+        folder: The sweep's folder; progress.jsonl in it is read if it exists.
+
+    Raises:
+        UserError: The file has another format version, or is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read progress.jsonl, if the folder has it."""
+        self._path = folder / "progress.jsonl"
+        self._whole_bytes = 0
+        """Offset of the end of the last complete line."""
+        self._compilation: tuple[bool, str] | None = None
+        self._finals: dict[tuple[str, str, int], Metrics] = {}
+        self._seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+        if self._path.exists():
+            self._read()
+        elif (folder / _OLD_FILE).exists():
+            raise UserError(
+                f"{folder / _OLD_FILE} is of a format version before {FORMAT_VERSION}, which this program reads; start "
+                "anew under another name"
+            )
+
+    @property
+    def compilation(self) -> tuple[bool, str] | None:
+        """Whether the trials compile their inner steps, and why; None: not decided yet."""
+        return self._compilation
+
+    @property
+    def finals(self) -> Mapping[tuple[str, str, int], Metrics]:
+        """Metrics on the test split, by protocol, set and network."""
+        return MappingProxyType(self._finals)
+
+    def decide_compilation(self, decision: tuple[bool, str]) -> None:
+        """Record whether trials compile, and why; once recorded, a decision is final."""
+        if self._compilation is None:
+            self._compilation = decision
+            self._append({"compilation": decision})
+
+    def add_final(self, job: tuple[str, str, int], metrics: Metrics) -> None:
+        """Record a network's metrics on the test split.
+
+        Args:
+            job: Protocol, set and network.
+            metrics: The network's metrics.
+        """
+        self._finals[job] = metrics
+        protocol, name, network = job
+        self._append({"protocol": protocol, "set": name, "network": network, "confusion": metrics.confusion})
+
+    def spend(self, stage: str) -> None:
+        """Add the time since the last call, or since the start, to a stage."""
+        now = time.monotonic()
+        spent, self._since = now - self._since, now
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+        self._append({"stage": stage, "seconds": spent})
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each stage and their total, over all drivers; unsaved time of a lost one is missing."""
+        return {**self._seconds, "total": sum(self._seconds.values())}
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        """Append a line after the last complete one, and force it to disk."""
+        first = "" if self._whole_bytes else json.dumps({"version": FORMAT_VERSION}) + "\n"
+        lines = f"{first}{json.dumps(record)}\n".encode()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("r+b" if self._path.exists() else "wb") as file:
+            file.seek(self._whole_bytes)
+            file.truncate()
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self._whole_bytes += len(lines)
+
+    def _read(self) -> None:
+        content = self._path.read_bytes()
+        self._whole_bytes = content.rfind(b"\n") + 1
+        lines = content[: self._whole_bytes].splitlines()
+        try:
+            records = [json.loads(line) for line in lines]
+            if records and (version := records[0]["version"]) != FORMAT_VERSION:
+                raise UserError(
+                    f"{self._path} has format version {version}, this program reads {FORMAT_VERSION}; start anew under "
+                    "another name"
+                )
+            for record in records[1:]:
+                self._restore(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._path} is damaged ({error}); start anew under another name") from error
+
+    def _restore(self, record: Mapping[str, Any]) -> None:
+        if "compilation" in record:
+            compiled, why = record["compilation"]
+            self._compilation = compiled, why
+        elif "confusion" in record:
+            confusion = tuple(tuple(row) for row in record["confusion"])
+            self._finals[record["protocol"], record["set"], record["network"]] = Metrics(confusion)
+        else:
+            stage = record["stage"]
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + record["seconds"]

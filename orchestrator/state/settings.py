@@ -1,0 +1,180 @@
+"""The settings of a sweep: the space, how it runs, and the values that follow from them."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+from orchestrator.state.implementations import implementation
+from orchestrator.state.places import SweepPlaces
+from orchestrator.state.stage import SEARCH
+from orchestrator.state.workdir import Workdir
+from search_spaces import Space, names
+from search_spaces.dimensions import Fixed
+from search_spaces.entry import Kind
+from trainables.config.distillation import DistillationConfig
+from trainables.config.experts import ExpertRecipe
+from trainables.config.protocol import Protocol
+from trainables.data import catalog
+from trainables.data.catalog import DatasetFacts
+from trainables.data.published import find
+from trainables.data.source import Source
+from trainables.implementation import Implementation
+
+__all__ = ["SweepSettings", "repeat_command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """One sweep: the space with all overrides applied, and how it runs."""
+
+    space: Space
+    name: str
+    seed: int
+    workdir: Workdir
+    address: str = "local"
+    concurrent: int | None = None
+    """Trials that run at once; None: as many as the resources allow."""
+    gpus_per_trial: float | str | None = None
+    """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
+    time_budget_s: float | None = None
+    """Seconds after which the search starts no further trials and stops the running ones."""
+    memory_budget_bytes: float | None = None
+    """Memory that the graph of a trial's inner step may take; None: the trial's share of the device's free memory."""
+    tracking_uri: str | None = None
+    study_uri: str | None = None
+    """The database of Optuna's studies; None: SQLite in the workdir."""
+    storage_path: str | None = None
+    """Path or URI of the trials' checkpoints; None: the sweep's own folder."""
+    data: Path | None = None
+    preset: str | None = None
+    """The method whose rules were applied to the space."""
+    retrain_corrupt: bool = False
+    quiet: bool = False
+    stage: str = SEARCH
+    """The stage whose distillations these are: the search, or the finals; see `stages.fresh_seeds`."""
+
+    def __post_init__(self) -> None:
+        """Refuse invalid settings before any work.
+
+        Raises:
+            UserError: The name is no folder name, or a number is out of range.
+            ConfigError: A point of the space is no valid setting of a distillation.
+        """
+        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
+            raise UserError(f"a sweep's name is a plain folder name, not {self.name!r}; change --name")
+        self._check_numbers()
+        for point in self.space.points():  # checked now, because a trial would fail only after the experts' training
+            DistillationConfig.from_settings(self.space.resolve(point))
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that the command line refuses too: these may come from a Python call."""
+        if self.seed < 0:
+            raise UserError(f"the seed is a whole number of at least 0, not {self.seed}")
+        if self.concurrent is not None and self.concurrent < 1:
+            raise UserError(f"concurrent is a whole number of at least 1, not {self.concurrent}")
+        share = self.gpus_per_trial
+        if share is not None and share != "auto" and (isinstance(share, str) or not 0 < share <= 1):
+            raise UserError(f"gpus_per_trial is auto, or a number above 0 and at most 1, not {share!r}")
+        for what, amount in (("time_budget_s", self.time_budget_s), ("memory_budget_bytes", self.memory_budget_bytes)):
+            if amount is not None and not amount > 0:
+                raise UserError(f"{what} is a number above 0, not {amount}")
+
+    @cached_property
+    def fixed(self) -> Mapping[str, Any]:
+        """The settings that all trials share, by key."""
+        shared, _ = self.space.split(self.space.resolve(self.space.first()))
+        return shared
+
+    @property
+    def dataset(self) -> Implementation:
+        """The implementation that finds the dataset.
+
+        Raises:
+            SpaceError: The dataset is unknown.
+        """
+        return implementation(self.space, Kind.DATASET, self.space.dataset)
+
+    @property
+    def recipe(self) -> ExpertRecipe:
+        """How the experts are trained."""
+        return ExpertRecipe.from_settings(self.fixed)
+
+    @property
+    def final_protocol(self) -> Protocol:
+        """How the finals train on a synthetic set."""
+        return Protocol.challenge(self.fixed["protocol_epochs"])
+
+    @property
+    def full_data_protocol(self) -> Protocol:
+        """How the finals train on the full training set."""
+        return Protocol.challenge(self.fixed["full_data_epochs"])
+
+    def regime_protocol(self, regime: str) -> Protocol:
+        """How the finals train in a label regime."""
+        return Protocol.regime(regime, epochs=self.fixed["regime_epochs"], temperature=self.fixed["temperature"])
+
+    @property
+    def validation_protocol(self) -> Protocol:
+        """How the search's objective trains."""
+        return Protocol.challenge(self.fixed["validation_epochs"])
+
+    @cached_property
+    def places(self) -> SweepPlaces:
+        """The names and paths of the sweep's stage."""
+        return SweepPlaces(
+            workdir=self.workdir, name=self.name, stage=self.stage, study_uri=self.study_uri,
+            storage_path=self.storage_path,
+        )  # fmt: skip
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes this sweep."""
+        return f"python -m orchestrator.sweep --resume {self.name} --workdir {shlex.quote(str(self.workdir))}"
+
+    @cached_property
+    def source(self) -> Source:
+        """The dataset's files; cached, because a search through 100,000 files takes a while.
+
+        Raises:
+            DatasetError: The files are missing; says which files to put where.
+        """
+        return find(self.dataset, self.data)
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """The facts of the dataset: from the catalog, or from the dataset's files if the catalog has no entry.
+
+        Raises:
+            DatasetError: The name is unknown, or the dataset's files are needed and are missing.
+        """
+        of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
+        return self.source.facts if of_its_files else catalog.facts(self.dataset.name)
+
+    def check_dataset(self) -> None:
+        """Refuse, before any work, a dataset whose files are missing or that has too few classes.
+
+        Raises:
+            DatasetError: Says which files to put where, or how many classes the dataset has.
+        """
+        self.source.facts.first(self.fixed["classes"])
+
+
+def repeat_command(settings: SweepSettings) -> str:
+    """Return the command that repeats this sweep: with its space, preset, seed and the values changed by `--set`.
+
+    A space from a user's own file is written as its name with .py, because the file's path is not recorded.
+    """
+    space = settings.space.name if settings.space.name in names() else f"{settings.space.name}.py"
+    words = ["python", "-m", "orchestrator.sweep", "--space", space, "--seed", str(settings.seed)]
+    if settings.preset:
+        words += ["--preset", settings.preset]
+    for name, dimension in settings.space.parameters.items():
+        if isinstance(dimension, Fixed) and dimension.source == "--set":
+            words += ["--set", f"{name}={dimension.value}"]
+    if settings.data:
+        words += ["--data", str(settings.data)]
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""The command line's options, the console and the progress bar."""

@@ -1,0 +1,116 @@
+"""Tune's events of a trial, journalled for MLflow: settings, metrics and pictures of every rung, and its outcome."""
+
+import logging
+import uuid
+from functools import partial
+from typing import Any
+
+from ray import tune
+
+from orchestrator.reporting.pictures import draw_set
+from orchestrator.results.trials import images_of, trial_name
+from orchestrator.search.run import error_line
+from orchestrator.state.stage import SEARCH
+from orchestrator.tracking.entries import now_ms
+from orchestrator.tracking.mlflow_service import Part
+from orchestrator.tracking.sweep_run import RUNNING, SweepRun
+from trainables.data.datasets import ImageDataset
+from trainables.errors import CheckpointError
+from trainables.storage.checkpoints import checkpoint_place, read_checkpoint
+from trainables.workers.rung import Halted, RungResult, SettingsFailed
+
+__all__ = ["TrackingCallback"]
+
+OVERVIEW_PIXELS = 256
+"""The longer side of the small pictures; MLflow shows its overview of images in their size."""
+_log = logging.getLogger(__name__)
+
+
+class TrackingCallback(tune.Callback):
+    """Logs every trial to a run of its own: settings, a row of metrics a rung, the images, and its outcome.
+
+    Ray's own callback sends every metric alone, and creates a second run after a restore.
+    """
+
+    def __init__(
+        self, run: SweepRun, dataset: ImageDataset, iterations: int, checkpoints: str, *, stage: str = SEARCH
+    ) -> None:
+        """Track under a parent run.
+
+        Args:
+            run: The parent run.
+            dataset: Denormalises the images and has the names of the classes.
+            iterations: Distillation iterations of a finished trial.
+            checkpoints: Folder or URI of the trials' checkpoints.
+            stage: The trials' stage.
+        """
+        self._run = run
+        self._journal = run.journal
+        self._dataset = dataset
+        self._iterations = iterations
+        self._checkpoints = checkpoints
+        self._stage = stage
+        self._warned_no_picture = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave connections and images out of Tune's snapshot, which is never restored."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Open the trial's run, once; the run of a resumed trial is set to running again."""
+        self._log_outcome(trial, RUNNING)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Log a rung under its distillation iteration, once: a resumed trial may report a rung again."""
+        name, rung = self._log_outcome(trial, RUNNING), RungResult.from_report(result)
+        known = self._journal.run(name)
+        if rung.end is not None or (known is not None and rung.iteration <= known.iteration):
+            return
+        picture = self._draw(name, trial.config["trial_number"], rung.iteration)
+        self._run.add_rung(name, rung, *picture)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the run: FINISHED if all iterations were done, else KILLED, MLflow's status for pruned."""
+        rung = RungResult.from_report(trial.last_result)
+        match rung.end:
+            case SettingsFailed(reason):
+                self._log_outcome(trial, "failed", reason)
+            case Halted():
+                pass  # the trial has not ended
+            case None:
+                self._log_outcome(trial, "finished" if rung.finishes(self._iterations) else "pruned")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close the run of a failed trial with the reason."""
+        self._log_outcome(trial, "failed", error_line(trial))
+
+    def _log_outcome(self, trial: Any, outcome: str, reason: str = "") -> str:
+        """Create the trial's run if it is missing, log the outcome, and return the trial's name."""
+        name = trial_name(trial.config["trial_number"], self._stage)
+        self._run.open_trial(name, trial.config, self._stage)
+        self._run.set_outcome(name, outcome, reason)
+        return name
+
+    def _draw(self, name: str, number: int, iteration: int) -> list[Part]:
+        """Draw the synthetic images of a trial's checkpoint; none if the checkpoint is of another iteration."""
+        try:
+            state = read_checkpoint(checkpoint_place(self._checkpoints, number))
+            if state is None or state["iteration"] != iteration:
+                return []
+            images, names = self._dataset.displayable(images_of(state)), self._dataset.class_names
+            # MLflow's image charts need the names of its own `log_image`; the overview has the small image.
+            logged = f"synthetic+step+{iteration}+timestamp+{now_ms()}+{uuid.uuid4()}"
+            return [
+                part
+                for end, longest in ((".png", None), ("+compressed.webp", OVERVIEW_PIXELS))
+                for part in self._journal.draw(
+                    name, "images", logged + end, partial(draw_set, images=images, class_names=names, longest=longest)
+                )
+            ]
+        except (CheckpointError, OSError) as error:  # a missing picture must not end a sweep
+            if not self._warned_no_picture:
+                _log.warning("MLflow lacks a picture of %s: %s", name, error)
+            self._warned_no_picture = True
+            return []

@@ -1,0 +1,15 @@
+"""Tiny ImageNet, 10 images per class: M-DATM's Fig. 3, early, medium and late matching ranges side by side."""
+
+from search_spaces.presets import RANGE_STUDY
+from search_spaces.registered.ti_ranges import SPACE as RANGES
+from search_spaces.space import Fixed
+from search_spaces.study import Study
+
+SPACE = Study(
+    name="ti_range_study",
+    title="Which part of the experts' training suits Tiny ImageNet at 10 images per class: early, medium or late?",
+    dataset="tiny_imagenet",
+    reference="M-DATM's own setting for Tiny ImageNet, 10 images per class: the early range (its paper's Table 1)",
+    parameters={**RANGES.pinned(), "horizon_epochs": Fixed(82, source="the largest T_plus + M of the variants")},
+    variants=RANGE_STUDY,
+)

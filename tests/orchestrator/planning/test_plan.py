@@ -1,0 +1,88 @@
+"""The plan: its counts against formulas, for fewer classes, whitening, and datasets that the catalog does not know."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from orchestrator.planning.plan import Plan, make_plan
+from search_spaces import load
+from tests.support.builders import sweep_settings
+from tests.support.processes import assert_refused, run
+
+SPACE = (
+    "from dataclasses import replace\nfrom search_spaces import load\nSPACE = replace(load('digits'), dataset='{}')\n"
+)
+
+
+def plan(dataset: str = "digits", data: Path | None = None, **values: Any) -> Plan:
+    space = replace(load("digits"), dataset=dataset).override(values)
+    return make_plan(sweep_settings(space=space, data=data))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Two classes of 6 and 2 pictures of 16 × 16 pixels, as a folder and as Parquet; returns their parent."""
+    for split, count in (("train", 6), ("test", 2)):
+        encoded, labels = [], []
+        for label in (0, 1):
+            for number in range(count):
+                file = tmp_path / "folder" / split / f"class {label}" / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 16), (99 * label, number, 0)).save(file)
+                encoded.append(file.read_bytes())
+                labels.append(label)
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": encoded, "label": labels}), tmp_path / "parquet" / f"{split}.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_experts_and_finals_count_the_images_of_the_kept_classes(classes: int) -> None:
+    kept = classes or 10
+    images = round(round(1437 * kept / 10) * 0.75)
+    # Two blocks of 32 channels at 8 × 8 and 4 × 4 pixels, then 2 · 2 · 32 features.
+    forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * kept
+    few: dict[str, Any] = {"classes": classes, "expert_count": 4, "final_networks": 2, "final_seeds": 2, "trials": 5}
+    made = plan(**few, baselines="none")
+    assert made.operations["experts"] == 4 * 25 * images * forward * 6
+    # Winner, reference and random images; winner and reference again with two seeds, each a distillation first.
+    networks = 2 * forward * 3 * ((3 + 4) * kept * 1001 + images * 60)
+    assert made.operations["finals"] == pytest.approx(networks + 4 * made.operations["search"] / 5, rel=1e-12)
+    assert made.expert_bytes == 4 * 26 * 4 * (9 * 32 + 96 + 9 * 32 * 32 + 96 + 128 * kept + kept)
+    # Two coresets and what they are chosen by; these, random images and the winner, in two regimes.
+    more = plan(**few, baselines="random,k_center,rded", regimes="hard,soft", regime_epochs=300)
+    coresets = 2 * forward * 3 * (2 * kept * 1001 + 2 * 4 * kept * 300) + forward * 3 * images * (60 + 100)
+    assert more.operations["finals"] - made.operations["finals"] == pytest.approx(coresets, rel=1e-12)
+
+
+def test_whitening_costs_a_matrix_product_whenever_a_real_image_is_read() -> None:
+    plain, whitened = plan(), plan(zca=True)
+    images = round(1437 * 0.75)
+    added = {stage: whitened.operations[stage] - plain.operations[stage] for stage in plain.operations}
+    assert added["search"] == 0
+    assert added["experts"] == pytest.approx(8 * 25 * images * 2 * 64**2, rel=1e-9)
+    assert added["finals"] == pytest.approx(5 * 60 * images * 2 * 64**2, rel=1e-9)
+
+
+@pytest.mark.parametrize("dataset", ["folder", "parquet"])
+def test_a_dataset_of_ones_own_is_counted_from_its_files(folders: Path, dataset: str) -> None:
+    made = plan(dataset, folders / dataset, expert_count=1, validation_share=0.5)
+    forward = 2 * 9 * 3 * 32 * 256 + 2 * 9 * 32 * 32 * 64 + 2 * 512 * 2
+    assert made.operations["experts"] == 25 * 6 * forward * 6
+
+
+def test_the_command_plans_it_too_or_refuses_in_a_line(folders: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.py"
+    space.write_text(SPACE.format("folder"))
+    planned = run("orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder")
+    assert planned.returncode == 0, planned.stderr
+    assert "total" in planned.stdout
+    assert_refused(run("orchestrator.sweep", "--space", space, "--plan"), "folder needs its files", "--data")
+    assert_refused(
+        run("orchestrator.sweep", "--space", "digits", "--plan", "--set", "classes=11"), "2 to 10 for digits, not 11"
+    )

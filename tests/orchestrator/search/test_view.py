@@ -1,0 +1,217 @@
+"""The live view on consoles of fixed width: states, reasons, the best accuracy, and trials of an earlier driver."""
+
+import io
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.results.trials import TrialRecord
+from orchestrator.search.status import SearchStatus, State
+from orchestrator.search.view import SearchView
+from tests.support.builders import trial_record
+from trainables.workers.rung import Halted, RungResult, SettingsFailed
+
+FAILED = SettingsFailed("diverged: no finite update in iterations 25 to 49 (α = [1e+30]); lower alpha_init or lr_pixel")
+HALTED = Halted("no room for the checkpoint /data/trial-003.safetensors; free space there")
+
+
+def rung(iteration: int, accuracy: float) -> RungResult:
+    return RungResult(iteration=iteration, validation_accuracy=accuracy)
+
+
+def stop(iteration: int, end: SettingsFailed | Halted) -> RungResult:
+    return RungResult(iteration=iteration, validation_accuracy=math.nan, done=True, end=end)
+
+
+def record(number: int, status: str, rungs: dict[int, float], reason: str = "", **settings: Any) -> TrialRecord:
+    return trial_record(number, status=status, settings=settings, rungs=rungs, reason=reason)
+
+
+def new_status() -> SearchStatus:
+    return SearchStatus(trials=6, iterations=100, rung_iterations=25)
+
+
+class Screen:
+    """A view whose console writes into memory, and the calls that Tune makes of it."""
+
+    def __init__(self, width: int = 160, *, terminal: bool = False) -> None:
+        self._written = io.StringIO()
+        console = Console(file=self._written, width=width, height=60, force_terminal=terminal, color_system=None)
+        self.view = SearchView(console, trials=6, iterations=100, rung_iterations=25)
+
+    def report(self, number: int, result: RungResult, **config: Any) -> None:
+        self.view.on_trial_result(0, [], trial(number, **config), result.to_report())
+
+    def complete(self, number: int) -> None:
+        self.view.on_trial_complete(0, [], trial(number))
+
+    @property
+    def text(self) -> str:
+        return self._written.getvalue()
+
+    def run_all_states(self) -> None:
+        """Report a trial that runs, and one that ends in every way."""
+        for number in range(5):
+            self.report(number, rung(25, 0.5 + number / 100))
+        for iteration in (50, 75, 100):
+            self.report(0, rung(iteration, 0.6))
+        self.complete(0)
+        self.complete(1)
+        self.report(2, stop(50, FAILED))
+        self.complete(2)
+        self.report(3, stop(50, HALTED))
+        self.complete(3)
+
+
+def trial(number: int, **config: Any) -> SimpleNamespace:
+    return SimpleNamespace(config={"trial_number": number, **config}, error_file=None, path="/tune/trial")
+
+
+def table(screen: Screen, width: int) -> list[str]:
+    """Return the lines of a view's table."""
+    written = io.StringIO()
+    Console(file=written, width=width, color_system=None).print(screen.view._table())
+    return written.getvalue().splitlines()
+
+
+class TestStatus:
+    def test_a_trial_whose_settings_failed_has_failed_and_counts_for_nothing(self) -> None:
+        status = new_status()
+        status.add_report(0, "a", stop(0, FAILED))
+        assert status.end(0).state is State.FAILED and status.trials[0].reason == FAILED.reason
+        assert status.best is None
+        assert status.summary(9.0) == "1/6 done, best –, ? left"
+
+    def test_a_failure_at_the_last_iteration_is_not_finished(self) -> None:
+        status = new_status()
+        ends: tuple[SettingsFailed | Halted, ...] = (FAILED, HALTED)
+        for number, end in enumerate(ends):
+            status.add_report(number, "a", stop(100, end))
+        assert [status.end(number).state for number in range(2)] == [State.FAILED, State.HALTED]
+
+    def test_a_halted_trial_has_not_ended(self) -> None:
+        status = new_status()
+        status.add_report(0, "a", rung(25, 0.5))
+        status.add_report(0, "a", stop(50, HALTED))
+        assert status.end(0).state is State.HALTED and status.trials[0].reason == HALTED.remedy
+        assert status.summary(9.0).startswith("0/6 done, best 0.500")
+
+    def test_a_trial_is_finished_with_all_its_iterations_and_else_pruned(self) -> None:
+        status = new_status()
+        for number, last in enumerate((100, 75)):
+            for iteration in range(25, last + 1, 25):
+                status.add_report(number, "a", rung(iteration, iteration / 200))
+        assert [status.end(number).state for number in range(2)] == [State.FINISHED, State.PRUNED]
+        assert status.best == 0.5
+
+    def test_the_best_is_that_of_a_last_rung(self) -> None:
+        status = new_status()
+        status.add_report(0, "a", rung(25, 0.9))
+        status.add_report(0, "a", rung(50, 0.3))
+        status.add_report(1, "b", rung(25, 0.4))
+        status.add_report(1, "b", stop(50, FAILED))
+        assert status.best == 0.4
+
+    def test_a_trial_whose_process_was_lost_is_resumed_by_its_next_report_and_repeats_no_rung(self) -> None:
+        status = new_status()
+        status.add_report(0, "a", rung(25, 0.5))
+        status.fail(0, "a", "the trial's process died")
+        assert [status.trials[0].state] == [State.FAILED]
+        status.add_report(0, "a", rung(25, 0.5))
+        assert (status.trials[0].state, status.trials[0].reason) == (State.RESUMED, "")
+        assert status.trials[0].rungs == {25: 0.5}
+        status.resume(0)
+        assert [status.trials[0].state, status.end(0).state] == [State.RESUMED, State.PRUNED]
+
+    def test_a_trial_that_begins_with_a_later_rung_is_resumed(self) -> None:
+        status = new_status()
+        for number, first in enumerate((25, 50)):
+            status.add_report(number, "a", rung(first, 0.5))
+        assert [each.state for each in status.trials.values()] == [State.RUNNING, State.RESUMED]
+
+    def test_trials_of_an_earlier_driver_count_and_their_time_does_not(self) -> None:
+        status = new_status()
+        for number in range(2):
+            status.add_ended(record(number, "finished", {25: 0.1, 50: 0.2, 75: 0.3, 100: 0.7}), "a")
+        assert status.summary(0.0) == "2/6 done, best 0.700, ? left"
+        status.add_report(2, "c", rung(25, 0.5))
+        # 4 rungs a trial, 24 in all, 9 done; the one made here took 2 s.
+        assert status.summary(2.0) == "2/6 done, best 0.700, 0:00:30 left"
+
+
+class TestPlainLines:
+    def test_say_how_every_trial_stopped_and_why(self) -> None:
+        screen = Screen()
+        screen.run_all_states()
+        lines = "".join(line.rstrip() + " " for line in screen.text.splitlines())
+        for expected in (
+            "trial-000 finished at 100/100: validation accuracy 0.600; 1/6 done, best 0.600",
+            "trial-001 pruned at 25/100: validation accuracy 0.510; 2/6 done",
+            f"trial-002 failed at 50/100: {FAILED.reason}; 3/6 done",
+            f"trial-003 halted at 50/100: {HALTED.remedy}; 3/6 done, best 0.600",
+        ):
+            assert expected in lines
+        assert "nan" not in lines and "\x1b" not in screen.text and "trial-004" not in lines
+
+    def test_a_search_in_which_nothing_has_worked_has_no_best(self) -> None:
+        screen = Screen()
+        screen.report(0, stop(0, FAILED))
+        screen.complete(0)
+        assert "best –" in screen.text and "nan" not in screen.text and "pruned" not in screen.text
+
+    def test_an_error_is_named_with_the_place_of_its_traceback(self, tmp_path: Path) -> None:
+        (tmp_path / "error.txt").write_text("Traceback\nValueError: [shape] is wrong\n")
+        screen = Screen()
+        broken = trial(1)
+        broken.error_file = str(tmp_path / "error.txt")
+        screen.view.on_trial_error(0, [], broken)
+        assert (
+            "trial-001 failed at 0/100: ValueError: [shape] is wrong; traceback in /tune/trial/error.txt; 1/6 done"
+            in screen.text
+        )
+
+
+class TestTable:
+    @pytest.mark.parametrize("width", [80, 200])
+    def test_has_a_row_a_trial_with_its_state_and_reason(self, width: int) -> None:
+        screen = Screen(width, terminal=True)
+        screen.run_all_states()
+        lines = table(screen, width)
+        assert max(len(line) for line in lines) <= width
+        states = {line.split()[1]: line.split()[3] for line in lines if "trial-00" in line and "/100" in line}
+        assert states == {
+            "trial-000": "finished", "trial-001": "pruned", "trial-002": "failed", "trial-003": "halted",
+            "trial-004": "running",
+        }  # fmt: skip
+        cells = " ".join(line.rpartition("│")[0].rpartition("│")[2].strip() for line in lines)
+        assert FAILED.reason in cells and HALTED.remedy in cells
+        assert "best 0.600" in lines[0] and "nan" not in "".join(lines)
+
+    def test_shows_as_many_rungs_as_a_line_has_room_for_the_newest_first(self) -> None:
+        screen = Screen(80, terminal=True)
+        for iteration in range(1, 31):
+            screen.report(0, rung(iteration, iteration / 100))
+        narrow, wide = ([line for line in table(screen, width) if "trial-000" in line] for width in (80, 200))
+        assert len(narrow) == len(wide) == 1
+        shown, all_shown = (line[0].split("│")[4].split() for line in (narrow, wide))
+        assert shown[:3] == all_shown[:3] == ["0.300", "0.290", "0.280"] and "…" in shown[-1]
+        assert len(all_shown) > 2 * len(shown)
+
+    def test_a_reason_is_printed_above_it_and_an_ordinary_end_is_not(self) -> None:
+        screen = Screen(200, terminal=True)
+        screen.run_all_states()
+        assert f"trial-002 failed at 50/100: {FAILED.reason}" in screen.text
+        assert "trial-000 finished at" not in screen.text and "trial-001 pruned at" not in screen.text
+
+    def test_names_a_studys_variant_and_repeat_under_every_driver(self) -> None:
+        screen = Screen(80, terminal=True)
+        point: dict[str, Any] = {"variant": "late", "repeat": 1}
+        screen.view.add_ended([record(0, "finished", {100: 0.5}, **point), record(1, "failed", {}, "diverged")])
+        screen.report(3, rung(50, 0.25), **point)
+        text = "\n".join(table(screen, 80))
+        assert "trial-000 (late, repeat 1)" in text and "trial-003 (late, repeat 1)" in text
+        assert "resumed" in text and "diverged" in text and "2/6 done, best 0.500" in text

@@ -1,0 +1,58 @@
+"""What the units of work are given: the same view of the dataset everywhere, and experts addressed by it."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.resources import Resources
+from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.state.workdir import Workdir
+from orchestrator.terminal.console import make_console
+from search_spaces import load
+from tests.support.builders import sweep_settings
+from trainables.data import datasets
+from trainables.storage.shared_file import local_path
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "whole": {}, "classes": {"classes": 3}, "zca": {"zca": True}, "both": {"classes": 3, "zca": True}
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Inputs]:
+    workdir = Workdir(tmp_path_factory.mktemp("inputs"))
+    return {
+        name: prepare_inputs(
+            sweep_settings(space=load("digits").override(values), name=name, workdir=workdir),
+            make_console(quiet=True),
+        )
+        for name, values in VIEWS.items()
+    }
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_workers_load_the_view_that_was_asked_for(inputs: dict[str, Inputs], name: str) -> None:
+    values, resources = VIEWS[name], Resources(cpus=1, gpus=0, gpus_per_trial=0)
+    made = inputs[name]
+    for path in (made.expert_work(resources).dataset, made.trial_work(resources, compiled=False).dataset, made.path):
+        dataset = datasets.load(local_path(path), datasets.SPLITS)
+        assert dataset.digest == made.dataset.digest
+        assert dataset.classes == made.network.classes == values.get("classes", 10)
+        assert (dataset.whitening is not None) == values.get("zca", False)
+
+
+def test_every_view_has_experts_of_its_own(inputs: dict[str, Inputs]) -> None:
+    assert len({made.store.address for made in inputs.values()}) == len(VIEWS)
+
+
+def test_the_whole_datasets_experts_are_addressed_as_before_there_were_views(inputs: dict[str, Inputs]) -> None:
+    assert inputs["whole"].store.identity.record()["dataset"] == {
+        "name": "digits",
+        "digest": "d75dbd7b80353ca929cc8998d36298a394627e1eed06e6f335aa50931e59ff9d",
+    }
+
+
+def test_a_manifest_says_in_words_that_images_are_whitened(inputs: dict[str, Inputs]) -> None:
+    assert {name: made.store.identity.record()["dataset"].get("zca") for name, made in inputs.items()} == {
+        "whole": None, "classes": None, "zca": 0.1, "both": 0.1
+    }  # fmt: skip

@@ -1,0 +1,40 @@
+"""settings.json: when a sweep of the same name was asked to do the same."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.state.settings import SweepSettings
+from orchestrator.state.settings_file import check_same_settings, write_settings
+from orchestrator.state.workdir import Workdir
+from tests.support.builders import sweep_settings
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> SweepSettings:
+    settings = sweep_settings(workdir=Workdir(tmp_path))
+    write_settings(settings)
+    return settings
+
+
+def changed(settings: SweepSettings, key: str, **values: Any) -> SweepSettings:
+    parameters = dict(settings.space.parameters)
+    parameters[key] = replace(parameters[key], **values)
+    return replace(settings, space=replace(settings.space, parameters=parameters))
+
+
+@pytest.mark.parametrize("key", ["N", "batch_syn", "ipc"])
+def test_another_wording_of_a_source_is_no_difference(written: SweepSettings, key: str) -> None:
+    check_same_settings(changed(written, key, source="said otherwise"))
+
+
+def test_another_wording_of_the_question_is_no_difference(written: SweepSettings) -> None:
+    check_same_settings(replace(written, space=replace(written.space, title="asked otherwise", reference="ours")))
+
+
+def test_another_value_is_a_difference_and_is_named(written: SweepSettings) -> None:
+    with pytest.raises(UserError, match=r"with other settings \(expert_lr differ\)"):
+        check_same_settings(changed(written, "expert_lr", value=0.02))

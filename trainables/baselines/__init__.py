@@ -1,0 +1,1 @@
+"""Baselines: sets with which a distilled set is compared."""

@@ -1,0 +1,1 @@
+"""Validated settings, free of torch."""

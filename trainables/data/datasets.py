@@ -1,0 +1,323 @@
+"""Prepared datasets: decoded once into one Arrow file, then memory-mapped by every process of a node.
+
+`prepare` writes the file, `load` maps it. The file holds three splits: train, validation (a fixed stratified share of
+the published training images, which neither experts nor distillation use) and test, which `load` maps only if it is
+named. `whiten` writes a second file beside it, which `load` accepts too: the same images, normalised by ZCA whitening
+instead of by mean and standard deviation.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from trainables.data import catalog, published, whitening
+from trainables.data.decoding import Progress
+from trainables.data.preparation import FORMAT_VERSION, SPLITS, split_train_validation, statistics, write
+from trainables.data.source import Source
+from trainables.data.whitening import Whitening
+from trainables.errors import DatasetError
+from trainables.implementation import Implementation
+
+__all__ = [
+    "FORMAT_VERSION",
+    "SPLITS",
+    "ImageDataset",
+    "Rows",
+    "Split",
+    "load",
+    "names",
+    "prepare",
+    "prepare_source",
+    "whiten",
+    "whitened",
+]
+
+_WHITENED = ".zca.safetensors"
+
+Rows = Sequence[int] | np.ndarray | Tensor
+"""Row numbers within a split, on the CPU."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `prepare` knows."""
+    return (*catalog.names(), *catalog.OWN_FACTS)
+
+
+class Split:
+    """Images uint8 [n, ch, H, W] and labels int64 [n] of one split: read-only views on the memory-mapped file."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, digest: str) -> None:
+        self.images = images
+        self.labels = labels
+        self.digest = digest
+        """SHA-256 of shape, images and labels."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset:
+    """A dataset's loaded splits, and the facts for normalising, augmenting and displaying its images."""
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: int
+    """Height and width in pixels."""
+    mean: tuple[float, ...]
+    """Mean per channel, in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation per channel, likewise."""
+    levels: int
+    """The pixel value that represents 1.0."""
+    augmentation: tuple[str, ...]
+    """The augmentation families that do not change an image's class."""
+    digest: str
+    """SHA-256 of all splits, the normalisation (also whitening) and levels; independent of the files' place."""
+    validation_share: float
+    """Share of every class's training images in the validation split."""
+    path: Path
+    splits: dict[str, Split]
+    whitening: Whitening | None = None
+    """Normalises in place of mean and std; None: mean and std normalise."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def split(self, name: str) -> Split:
+        """Return a loaded split.
+
+        Raises:
+            DatasetError: The split was not loaded.
+        """
+        if name not in self.splits:
+            raise DatasetError(f"split {name!r} is not loaded, only {', '.join(self.splits)}: name it in load()")
+        return self.splits[name]
+
+    def pixels(self, split: str, rows: Rows | None = None) -> Tensor:
+        """Return images as stored, uint8 [n, ch, H, W], copied from the read-only map."""
+        images = self.split(split).images
+        return torch.from_numpy(np.array(images if rows is None else images[np.asarray(rows)]))
+
+    def labels(self, split: str, rows: Rows | None = None) -> Tensor:
+        """Return labels, int64 [n], as a new tensor."""
+        labels = self.split(split).labels
+        return torch.from_numpy(np.array(labels if rows is None else labels[np.asarray(rows)]))
+
+    def normalized(self, split: str, rows: Rows | None = None) -> Tensor:
+        """Return images normalised, float32 [n, ch, H, W], as a new tensor on the CPU; see `normalize`.
+
+        It takes four times the memory of the stored bytes; if that is too much, keep `pixels` and `normalize` batches.
+        """
+        return self.normalize(self.pixels(split, rows))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Return (pixels / levels − mean) / std, float32 [n, ch, H, W], on the device of the pixels [n, ch, H, W].
+
+        With a whitening, pixels / levels are whitened instead, as in MTT, FTD and DATM: docs/method.md,
+        "Normalisation".
+        """
+        images = pixels.to(torch.float32, copy=True).div_(self.levels)
+        if self.whitening:
+            return self.whitening.apply(images)
+        return images.sub_(self._channel(self.mean, images)).div_(self._channel(self.std, images))
+
+    def displayable(self, images: Tensor) -> Tensor:
+        """Return normalised images float32 [n, ch, H, W] as intensities, clipped to [0, 1], on their device."""
+        if self.whitening:
+            return self.whitening.undo(images).clamp(0, 1)
+        return (images * self._channel(self.std, images) + self._channel(self.mean, images)).clamp(0, 1)
+
+    @staticmethod
+    def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+
+def prepare(
+    dataset: str | Implementation,
+    *,
+    cache: Path,
+    data: Path | None = None,
+    validation_share: float,
+    classes: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Decode a dataset into `cache`, unless the same source was decoded before, and return the file for `load`.
+
+    Several processes may prepare the same dataset at once: every process writes its own file, and the last rename wins.
+    Memory: the decoded images, plus a copy of the validation split.
+
+    Args:
+        dataset: One of `names()`, or the implementation of any dataset.
+        cache: Folder of prepared datasets; created if it does not exist.
+        data: Folder of the published files; None for the digits, which are part of scikit-learn.
+        validation_share: Share of each class's training images that becomes the validation split, in (0, 1); at
+            least one image per class, and not all of them.
+        classes: Number of classes to keep, in label order, in every split; 0 keeps all. The images keep the whole
+            dataset's normalisation constants and splits.
+        progress: See `decoding.Progress`; not called if nothing is decoded.
+
+    Raises:
+        DatasetError: The name is unknown, the folder does not hold the dataset, a file in it is damaged, or it has
+            fewer classes.
+    """
+    return prepare_source(
+        published.find(dataset, data),
+        cache=cache,
+        validation_share=validation_share,
+        classes=classes,
+        progress=progress,
+    )
+
+
+def prepare_source(
+    source: Source, *, cache: Path, validation_share: float, classes: int = 0, progress: Progress | None = None
+) -> Path:
+    """Do what `prepare` does for a source that was found before; its files are not searched again.
+
+    Raises:
+        DatasetError: A file is damaged, there are fewer classes, or `validation_share` is not in (0, 1).
+    """
+    if not 0 < validation_share < 1:
+        raise DatasetError(f"validation_share must be above 0 and below 1, not {validation_share}: .1 is usual")
+    facts = source.facts
+    catalog.check_classes(classes, facts.classes, facts.name)
+    key = [
+        FORMAT_VERSION, facts.name, float(validation_share), facts.mean, facts.std, facts.augmentation,
+        source.fingerprint,
+    ]  # fmt: skip
+    path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.arrow"
+    if not path.exists():
+        _decode(source, path, validation_share, progress)
+    return _keep_classes(path, classes) if 0 < classes < facts.classes else path
+
+
+def _decode(source: Source, path: Path, validation_share: float, progress: Progress | None) -> None:
+    facts, raw = source.facts, source.read(progress)
+    arrays = split_train_validation(raw, validation_share)
+    mean, std = facts.mean, facts.std
+    if mean is None or std is None:
+        mean, std = statistics(arrays["train"][0], raw.levels)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "name": facts.name,
+        "class_names": raw.class_names,
+        "shape": raw.train.images.shape[1:],
+        "mean": mean,
+        "std": std,
+        "levels": raw.levels,
+        "augmentation": facts.augmentation,
+        "validation_share": float(validation_share),
+    }
+    write(path, arrays, metadata)
+
+
+def _keep_classes(path: Path, classes: int) -> Path:
+    """Write the first classes of a prepared dataset beside it, unless that file exists, and return the file."""
+    kept = path.with_name(f"{path.stem}-first-{classes}.arrow")
+    if not kept.exists():
+        reader, metadata = _open(path)
+        arrays = {}
+        for name in SPLITS:
+            split = _map_split(reader, metadata, name)
+            rows = split.labels < classes
+            arrays[name] = (split.images[rows], split.labels[rows])
+        write(kept, arrays, {**metadata, "class_names": metadata["class_names"][:classes]})
+    return kept
+
+
+def whitened(path: Path) -> Path:
+    """Return the path that `whiten` writes for a prepared dataset."""
+    return path.with_name(f"{path.stem}{_WHITENED}")
+
+
+def whiten(path: Path) -> Path:
+    """Fit ZCA whitening on the train split of a prepared dataset, unless its file exists, and return that file.
+
+    Args:
+        path: What `prepare` returned; the file for `load` is written beside it, 8 d² bytes for d = ch · H · W.
+
+    Raises:
+        DatasetError: `load` refuses the dataset.
+    """
+    target = whitened(path)
+    if not target.exists():
+        dataset = load(path, ("train",))
+        whitening.fit(dataset.split("train").images, dataset.levels).write(target, dataset.digest)
+    return target
+
+
+def load(path: Path, splits: Sequence[str] = ("train", "validation")) -> ImageDataset:
+    """Map splits of a prepared dataset; processes on one node share the memory.
+
+    Args:
+        path: What `prepare` or `whiten` returned.
+        splits: Which splits; the test split is loaded only if it is named.
+
+    Raises:
+        DatasetError: The file is missing, truncated or of another format; or a split is unknown.
+    """
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise DatasetError(f"splits are {', '.join(SPLITS)}; not {', '.join(unknown)}")
+    if path.name.endswith(_WHITENED):
+        dataset = load(path.with_name(f"{path.name.removesuffix(_WHITENED)}.arrow"), splits)
+        key = json.dumps([dataset.digest, "zca", whitening.FORMAT_VERSION, whitening.EPS])
+        return replace(
+            dataset,
+            digest=hashlib.sha256(key.encode()).hexdigest(),
+            path=path,
+            whitening=Whitening.read(path, dataset.digest),
+        )
+    try:
+        reader, metadata = _open(path)
+        channels, image_size, _ = metadata["shape"]
+        return ImageDataset(
+            name=metadata["name"],
+            class_names=tuple(metadata["class_names"]),
+            channels=channels,
+            image_size=image_size,
+            mean=tuple(metadata["mean"]),
+            std=tuple(metadata["std"]),
+            levels=metadata["levels"],
+            augmentation=tuple(metadata["augmentation"]),
+            digest=metadata["digest"],
+            validation_share=metadata["validation_share"],
+            path=path,
+            splits={split: _map_split(reader, metadata, split) for split in splits},
+        )
+    except DatasetError:
+        raise
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} is truncated or not a prepared dataset: delete it, it is made again") from error
+
+
+def _open(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Map a prepared file and return Arrow's reader and the metadata."""
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing: prepare the dataset again")
+    reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+    metadata = {key.decode(): json.loads(value) for key, value in (reader.schema.metadata or {}).items()}
+    if (version := metadata["format_version"]) != FORMAT_VERSION:
+        raise DatasetError(f"{path} has format version {version}, not {FORMAT_VERSION}: delete it, it is made again")
+    return reader, metadata
+
+
+def _map_split(reader: Any, metadata: dict[str, Any], split: str) -> Split:
+    batch = reader.get_batch(SPLITS.index(split))
+    rows, shape = metadata["rows"][split], metadata["shape"]
+    # Views on the buffers: Arrow's to_numpy() would import pandas in every worker.
+    images = np.frombuffer(batch.column("image").values.buffers()[1], np.uint8, rows * math.prod(shape))
+    labels = np.frombuffer(batch.column("label").buffers()[1], np.int64, rows)
+    return Split(images.reshape(rows, *shape), labels, metadata["split_digests"][split])

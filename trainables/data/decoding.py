@@ -1,0 +1,106 @@
+"""Decoding of images into arrays, with one thread per core."""
+
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from trainables.errors import DatasetError
+
+__all__ = ["Meter", "Progress", "decode", "image_errors", "side_of"]
+
+Progress = Callable[[int, int], None]
+"""Called about once per percent, with the number of images decoded and the total number."""
+
+_BLOCK, _PART = 2048, 64  # images whose encoded bytes are in memory at once; images per task of a thread
+
+
+class Meter:
+    """Counts images over both splits and calls back about once per percent."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        """Count up to `total` images."""
+        self.progress, self.total, self.done, self.percent = progress, total, 0, -1
+
+    def add(self, count: int) -> None:
+        """Add `count` images."""
+        self.done += count
+        percent = 100 * self.done // self.total
+        if self.progress and percent > self.percent:
+            self.percent = percent
+            self.progress(self.done, self.total)
+
+
+@contextmanager
+def image_errors(where: str) -> Iterator[None]:
+    """Turn Pillow's errors on damaged bytes into a DatasetError that names the image."""
+    try:
+        yield
+    except Exception as error:  # Pillow raises many types for damaged bytes
+        raise DatasetError(f"{where} cannot be decoded as an image ({error}): fetch the files again") from error
+
+
+def side_of(where: str, encoded: bytes | Path | None) -> int:
+    """Return the width of an encoded image in pixels; `where` is its name in messages.
+
+    Raises:
+        DatasetError: The image is damaged.
+    """
+    from PIL import Image
+
+    with image_errors(where), Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded or b"")) as image:
+        return int(image.width)
+
+
+def decode(
+    items: Iterator[tuple[str, bytes | Path | None]], count: int, channels: int, size: int, meter: Meter
+) -> np.ndarray:
+    """Decode images with one thread per core, 2 to 16; Pillow releases the interpreter's lock while it decodes.
+
+    Args:
+        items: Every image's name in messages, and its encoded bytes or its file.
+        count: Number of images.
+        channels: 1 or 3; images of other modes are converted.
+        size: Height and width that every image must have, in pixels.
+        meter: Counts the decoded images.
+
+    Returns:
+        uint8 [count, channels, size, size].
+
+    Raises:
+        DatasetError: An image is damaged or has another size.
+    """
+    from PIL import Image
+
+    pixels = np.empty((count, channels, size, size), dtype=np.uint8)
+
+    def decode_part(first: int, part: list[tuple[str, bytes | Path | None]]) -> int:
+        for row, (where, encoded) in enumerate(part, first):
+            with (
+                image_errors(where),
+                Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded or b"")) as image,
+            ):
+                (width, height), mode = image.size, image.mode
+                array = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)
+            if (width, height) != (size, size) or mode.startswith(("I", "F")):
+                raise DatasetError(
+                    f"images must have {size} × {size} pixels of 8 bits, but {where} has {width} × {height} "
+                    f"(mode {mode}): resize it, or name another dataset"
+                )
+            pixels[row] = array.transpose(2, 0, 1)
+        return len(part)
+
+    first = 0
+    with ThreadPoolExecutor(min(16, max(2, os.cpu_count() or 2))) as pool:
+        while block := list(itertools.islice(items, _BLOCK)):
+            starts = range(0, len(block), _PART)
+            parts = [block[start : start + _PART] for start in starts]
+            for done in pool.map(decode_part, (first + start for start in starts), parts):
+                meter.add(done)
+            first += len(block)
+    return pixels

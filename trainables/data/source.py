@@ -1,0 +1,127 @@
+"""The source that every reader of published files returns: found first, decoded later."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainables.data.catalog import DatasetFacts
+from trainables.data.decoding import Progress
+from trainables.errors import DatasetError
+
+__all__ = ["FoundFile", "RawDataset", "RawSplit", "Source", "check_labels", "fingerprint", "list_files", "list_folders"]
+
+_ONE_BYTE = 255
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Images uint8 [n, ch, H, W], writable, and labels int64 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """A decoded dataset; `levels` is the pixel value that represents 1.0."""
+
+    train: RawSplit
+    test: RawSplit
+    class_names: tuple[str, ...]
+    levels: int = _ONE_BYTE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset that was found but not yet decoded."""
+
+    facts: DatasetFacts
+    """The catalog's facts, or those of the files for a dataset that is not in the catalog."""
+    fingerprint: str
+    """Changes if a file to be read changes its path in the folder, its size or its modification time."""
+    read: Callable[[Progress | None], RawDataset]
+    """Decode all images; raises DatasetError if an image or a label is wrong."""
+
+
+class FoundFile(NamedTuple):
+    """A file to be read, with the status that changes with its content."""
+
+    path: Path
+    bytes: int
+    modified_ns: int
+    """Time of the last modification, in nanoseconds since 1970."""
+
+
+def list_files(folder: Path, wanted: Callable[[str], bool], *, below: bool = False) -> list[FoundFile]:
+    """Return the files of a folder, sorted by path: one listing per folder and one `stat` per file.
+
+    Args:
+        folder: The folder; if it does not exist, the result is empty.
+        wanted: Whether to return a file of this name; other files are not accessed.
+        below: Whether to list its subfolders too, at any depth. Links to folders are not followed.
+
+    Raises:
+        DatasetError: A folder cannot be listed, or a file's status cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    files = []
+    with _listing(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if below:
+                    files += list_files(Path(entry.path), wanted, below=True)
+            elif wanted(entry.name) and entry.is_file():
+                status = entry.stat()
+                files.append(FoundFile(Path(entry.path), status.st_size, status.st_mtime_ns))
+    return sorted(files)
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, including links to folders.
+
+    Raises:
+        DatasetError: The folder cannot be listed.
+    """
+    with _listing(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+@contextmanager
+def _listing(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or folder} cannot be read ({error.strerror}): make it readable to this user"
+        ) from error
+
+
+def fingerprint(folder: Path, files: Iterable[FoundFile]) -> str:
+    """Return the fingerprint of files below a folder; it does not depend on the folder's own path."""
+    digest = hashlib.sha256()
+    for path, size, modified_ns in sorted(files):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0{modified_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+    """Check labels int64 [n]; `where` is the files' name in messages.
+
+    Raises:
+        DatasetError: A label is not in 0 to classes − 1, or a class has no image.
+    """
+    present = np.unique(labels)
+    if len(present) and (present[0] < 0 or present[-1] >= classes):
+        wrong = present[0] if present[0] < 0 else present[-1]
+        raise DatasetError(f"labels must be 0 to {classes - 1}, but {where} has {wrong}: is it another dataset?")
+    if len(present) < classes:
+        missing = int(np.setdiff1d(np.arange(classes), present)[0])
+        raise DatasetError(f"every class must occur, but {where} has none of class {missing}: complete the files")

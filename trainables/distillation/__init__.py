@@ -1,0 +1,1 @@
+"""Distillation: trajectory, distribution and gradient matching."""

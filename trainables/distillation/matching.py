@@ -1,0 +1,179 @@
+"""The trajectory-matching loss and its gradient: exact in constant memory, truncated as in TESLA, or unrolled.
+
+Shape legend: S synthetic images, B images of a chunk, C classes, P parameters, N inner steps.
+
+With θ₀ = θ*_t, θ_{i+1} = θ_i − α g_i, g_i = ∇_θ ℓ(θ_i; A_i(x_{B_i}), y_{B_i}) and D = ‖θ*_t − θ*_{t+M}‖²:
+
+    L   = ‖θ_N − θ*_{t+M}‖² / D                                            (docs/method.md, "Distillation", step 4)
+    λ_N = 2 (θ_N − θ*_{t+M}) / D
+    for i = N−1 … 0:  (u, v) = ∇_{θ,x} ⟨g_i, λ_{i+1}⟩
+                      ∂L/∂x −= α v ,  ∂L/∂α −= ⟨g_i, λ_{i+1}⟩ ,  λ_i = λ_{i+1} − α u
+
+This is reverse-mode differentiation of the whole loop, written out. Labels are treated like x. `truncated` is TESLA's
+gradient: it keeps λ_i = λ_N, that is, it drops the Hessian-vector products u: docs/method.md, "Matching gradient".
+`unrolled` lets autograd differentiate the loop, as the reference codes do; its memory grows with N.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.data.augmentation import Augmentation, Draw
+from trainables.distillation.inner_step import InnerStep
+from trainables.errors import ConfigError
+
+__all__ = ["METHODS", "Chunk", "Matcher", "MatchingGradient"]
+
+METHODS = ("exact", "truncated", "unrolled")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The images of one inner step: the indices [B] of distinct synthetic images, and their augmentation."""
+
+    indices: Tensor
+    draw: Draw | None
+
+
+@dataclass(frozen=True)
+class MatchingGradient:
+    """The matching loss and its derivatives."""
+
+    loss: float
+    """L, in units of the squared distance ‖θ*_t − θ*_{t+M}‖²."""
+    images: Tensor
+    """∂L/∂x, [S, ch, H, W]."""
+    labels: Tensor | None
+    """∂L/∂ label logits, [S, C]; None for hard labels."""
+    alpha: float
+    """∂L/∂α."""
+
+
+class _Task(NamedTuple):
+    """The arguments of one gradient."""
+
+    start: Tensor
+    target: Tensor
+    images: Tensor
+    distributions: Tensor
+    alpha: float
+    chunks: Sequence[Chunk]
+
+
+class _Derivatives(NamedTuple):
+    loss: Tensor
+    images: Tensor
+    distributions: Tensor
+    alpha: Tensor
+
+
+class Matcher:
+    """Computes the matching loss and its gradient; between calls, it keeps only compiled functions."""
+
+    def __init__(self, step: InnerStep, augmentation: Augmentation, *, method: str = "exact") -> None:
+        """Prepare.
+
+        Args:
+            step: The derivatives of one inner step.
+            augmentation: Applies the draws of the chunks.
+            method: A name of `METHODS`.
+
+        Raises:
+            ConfigError: The method is unknown, or `unrolled` with a compiled step or micro-batches.
+        """
+        if method not in METHODS:
+            raise ConfigError(f"gradient is one of {', '.join(METHODS)}, not {method}")
+        if method == "unrolled" and (step.compiled or step.micro_batch):
+            raise ConfigError("the unrolled gradient keeps whole chunks: it is neither compiled nor in micro-batches")
+        self.step = step
+        self.augmentation = augmentation
+        self.method = method
+
+    def __call__(
+        self,
+        *,
+        start: Tensor,
+        target: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        alpha: float,
+        chunks: Sequence[Chunk],
+    ) -> MatchingGradient:
+        """Return the matching loss and its gradient with respect to the synthetic images, soft labels and α.
+
+        Args:
+            start: θ*_t, [P], float32 or float64; everything is computed in this dtype.
+            target: θ*_{t+M}, [P].
+            images: Synthetic images, [S, ch, H, W].
+            labels: Hard labels, int64 [S], or the logits of soft ones, [S, C].
+            alpha: Inner learning rate α.
+            chunks: The N inner steps, in order.
+
+        Returns:
+            Loss and gradients; not finite where the inner loop diverged.
+
+        Cost: N gradients and N Hessian-vector products (`truncated`: N gradients of gradients in x alone). Memory for N
+        parameter vectors and the graph of one micro-batch; `unrolled`: for N graphs.
+        """
+        soft = labels.is_floating_point()
+        if soft:
+            distributions = F.softmax(labels, dim=1)
+        else:
+            distributions = F.one_hot(labels, self.step.network.classes).to(images.dtype)
+        task = _Task(start, target, images, distributions, alpha, chunks)
+        derivatives = self._unrolled(task) if self.method == "unrolled" else self._adjoint(task)
+        along_logits = None
+        if soft:  # through the softmax: q ⊙ (r − ⟨q, r⟩)
+            mean = (distributions * derivatives.distributions).sum(dim=1, keepdim=True)
+            along_logits = distributions * (derivatives.distributions - mean)
+        return MatchingGradient(float(derivatives.loss), derivatives.images, along_logits, float(derivatives.alpha))
+
+    def _adjoint(self, task: _Task) -> _Derivatives:
+        path = self._path(task)
+        distance = (task.start - task.target).square().sum()
+        difference = path[-1] - task.target
+        adjoint = 2 * difference / distance
+        along_images, along_distributions = torch.zeros_like(task.images), torch.zeros_like(task.distributions)
+        along_alpha = task.start.new_zeros(())
+        for theta, chunk in zip(reversed(path[:-1]), reversed(task.chunks), strict=True):
+            pixels = task.images[chunk.indices].requires_grad_()
+            augmented = self.augmentation.apply(pixels, chunk.draw)
+            u, v, r, value = self.step.products(
+                theta, augmented.detach(), self._targets(task, chunk), adjoint, curvature=self.method == "exact"
+            )
+            (v,) = torch.autograd.grad(augmented, pixels, v) if chunk.draw else (v,)
+            along_images[chunk.indices] -= task.alpha * v
+            along_distributions[chunk.indices] -= task.alpha / len(chunk.indices) * r
+            along_alpha -= value
+            adjoint = adjoint - task.alpha * u
+        return _Derivatives(difference.square().sum() / distance, along_images, along_distributions, along_alpha)
+
+    def _path(self, task: _Task) -> list[Tensor]:
+        """Return θ_0 … θ_N."""
+        path = [task.start]
+        for chunk in task.chunks:
+            augmented = self.augmentation.apply(task.images[chunk.indices], chunk.draw)
+            gradient = self.step.gradient(path[-1], augmented, self._targets(task, chunk))
+            path.append(path[-1] - task.alpha * gradient)
+        return path
+
+    @staticmethod
+    def _targets(task: _Task, chunk: Chunk) -> Tensor:
+        """Return the weights [B, C] that make the loss the mean over the chunk with its label distributions."""
+        return task.distributions[chunk.indices] / len(chunk.indices)
+
+    def _unrolled(self, task: _Task) -> _Derivatives:
+        theta = task.start.detach().requires_grad_()
+        images, distributions = task.images.detach().requires_grad_(), task.distributions.detach().requires_grad_()
+        alpha = task.start.new_tensor(task.alpha).requires_grad_()
+        for chunk in task.chunks:
+            augmented = self.augmentation.apply(images[chunk.indices], chunk.draw)
+            targets = distributions[chunk.indices] / len(chunk.indices)
+            (gradient,) = torch.autograd.grad(self.step.loss(theta, augmented, targets), theta, create_graph=True)
+            theta = theta - alpha * gradient
+        loss = (theta - task.target).square().sum() / (task.start - task.target).square().sum()
+        return _Derivatives(loss.detach(), *torch.autograd.grad(loss, (images, distributions, alpha)))

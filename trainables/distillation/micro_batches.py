@@ -1,0 +1,60 @@
+"""Size of a micro-batch: limited by memory and, on a CPU, by its caches."""
+
+import math
+
+import torch
+
+from trainables.errors import ConfigError
+from trainables.networks.network import Network
+
+__all__ = ["bytes_per_image", "free_bytes", "micro_batch_for", "spare_bytes"]
+
+GRAPH_FACTOR = 36
+"""Peak memory of one more image in a Hessian-vector product, as a multiple of the bytes of its convolutions' outputs.
+On a CPU, it was measured as 24 uncompiled and 34 compiled (Winograd's tiles), benchmarks/RESULTS.md."""
+CPU_BYTES = 18 * 2**20
+"""Bytes of convolution outputs per micro-batch that were fastest on a CPU: they fit into its last-level cache."""
+SPARE = 0.8
+"""Share of the free memory that is used if no budget is given."""
+
+
+def bytes_per_image(network: Network) -> int:
+    """Return the bytes of one image's convolution outputs, float32."""
+    return 4 * network.outputs
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # only here: a GPU machine may have torch and nothing else
+
+    return int(psutil.virtual_memory().available)
+
+
+def spare_bytes(device: torch.device, share: float = 1.0) -> float:
+    """Return the memory budget in bytes of a share of the device, if the user gives none."""
+    return share * SPARE * free_bytes(device)
+
+
+def micro_batch_for(network: Network, chunk: int, *, device: torch.device, budget_bytes: float) -> int:
+    """Return the micro-batch size of an inner step; the gradient does not depend on it, up to rounding.
+
+    Args:
+        network: The network.
+        chunk: Images of the largest chunk.
+        device: Device of the inner step.
+        budget_bytes: Memory that the graph may take, in bytes.
+
+    Raises:
+        ConfigError: Not even one image fits.
+    """
+    image = bytes_per_image(network)
+    if (fitting := int(budget_bytes // (GRAPH_FACTOR * image))) < 1:
+        raise ConfigError(
+            f"one image's graph takes about {GRAPH_FACTOR * image / 2**20:.0f} MiB, the memory budget is "
+            f"{budget_bytes / 2**20:.0f} MiB; raise --memory-budget or lower net_width"
+        )
+    fastest = max(1, CPU_BYTES // image) if device.type == "cpu" else chunk
+    pieces = math.ceil(chunk / min(fitting, fastest))
+    return math.ceil(chunk / pieces)  # equal pieces: the padding of the last one costs time too

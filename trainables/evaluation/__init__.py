@@ -1,0 +1,1 @@
+"""Training on a set and testing: label regimes, teachers, metrics."""

@@ -1,0 +1,249 @@
+"""Evaluation of a set of images: fresh networks are trained on it and tested on real images.
+
+Source: docs/method.md, "Challenge protocol" and "Label regimes".
+
+Several networks can be trained side by side in the same kernels. Each has the initial parameters, batches and
+augmentation of its own seed, so its result is the same as alone, up to rounding.
+
+Shape legend: K networks, n training images, B images of a batch, m test images, C classes, P parameters.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainables.config.protocol import Protocol
+from trainables.data.augmentation import Augmentation
+from trainables.data.datasets import ImageDataset
+from trainables.evaluation.metrics import Metrics, measure
+from trainables.evaluation.optimizer import Optimizer, learning_rate
+from trainables.evaluation.regimes import CutMix, Labels, ViewLabels, check_labels, training_loss
+from trainables.networks.network import Network
+from trainables.seeding import generator
+
+__all__ = [
+    "ImagesAt",
+    "Step",
+    "evaluate",
+    "evaluate_networks",
+    "measure_network",
+    "predict",
+    "predict_logits",
+    "train_network",
+    "train_networks",
+    "training_steps",
+]
+
+PREDICTION_BATCH = 256  # the evaluator's; at 64 × 64 pixels and width 128 a batch passes through 1.6 GB
+
+ImagesAt = Callable[[Tensor], Tensor]
+"""Returns the normalised images [B, ch, H, W] of indices [B]; for example, `tensor.__getitem__`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A completed step of the optimiser; its tensors are those of the training, and the next step overwrites them."""
+
+    epoch: int
+    """Epoch of the step, counted from 0."""
+    learning_rate: float
+    theta: Tensor
+    """Parameters after the step, float32 [K, P]."""
+    velocity: Tensor
+    """The optimiser's momentum after the step, float32 [K, P]; of AdamW the mean of the gradients, uncorrected."""
+
+
+def training_steps(
+    network: Network,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+) -> Iterator[Step]:
+    """Train fresh networks side by side on a set, and yield after every step.
+
+    Source: docs/method.md, "Challenge protocol" and "Label regimes".
+
+    Args:
+        network: The network to train, once per seed.
+        images: Returns the normalised float32 images [B, ch, H, W] of indices [B], on the device of `labels`.
+        labels: Classes int64 [n], a teacher's logits float [n, C] or the teacher of the views, see `regimes.targets`;
+            their device is that of the training.
+        protocol: Epochs, optimiser, batches, and the temperature of soft labels.
+        augmentation: DSA families of the training; one draw per batch and network.
+        seeds: K seeds, one per network, of its initial parameters, batches and augmentation.
+
+    Yields:
+        Every step of the optimiser.
+
+    Raises:
+        ConfigError: The protocol trains with other labels.
+
+    Cost: protocol.epochs · ⌈n / batch_size⌉ steps, each with a forward pass of K · B images through the teacher if a
+    teacher labels the views. Memory for K graphs of a batch and 3·K parameter vectors, or 4·K with AdamW.
+    """
+    check_labels(labels, protocol, network.classes)
+    draws = [generator(seed, "evaluation", "batches") for seed in seeds]
+    initial = [network.initial(generator(seed, "evaluation", "initial")) for seed in seeds]
+    theta = torch.stack(initial).to(labels.device)
+    optimizer = Optimizer(protocol, theta)
+    for epoch in range(protocol.epochs):
+        if protocol.schedule == "drop" and protocol.restart_momentum and epoch == protocol.drop_after_epochs:
+            optimizer = Optimizer(protocol, theta)  # the evaluator makes a new one here
+        rate = learning_rate(protocol, epoch)
+        orders = torch.stack([torch.randperm(len(labels), generator=network_draws) for network_draws in draws])
+        for index in orders.split(protocol.batch_size, dim=1):
+            views = torch.stack(
+                [
+                    _view(images(row), protocol, augmentation, network_draws)
+                    for row, network_draws in zip(index, draws, strict=True)
+                ]
+            )
+            optimizer.step(_gradients(network, theta, views, _labels_of(labels, index, views), protocol), rate)
+            yield Step(epoch, rate, theta, optimizer.velocity)
+
+
+def _view(images: Tensor, protocol: Protocol, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
+    """Return the view of images [B, ch, H, W] that a network is shown: augmented, then mixed if `protocol.cutmix`."""
+    batch, side = len(images), images.shape[-1]
+    view = augmentation.apply(images, augmentation.draw(batch, side, draws))
+    return CutMix.draw(batch, side, draws).apply(view) if protocol.cutmix else view
+
+
+def _labels_of(labels: Labels, index: Tensor, views: Tensor) -> Tensor:
+    """Return the labels of views [K, B, …] of images with indices [K, B]: classes [K·B] or logits [K·B, C]."""
+    if isinstance(labels, ViewLabels):
+        with torch.no_grad():
+            return labels.teacher(views.flatten(0, 1))
+    return labels[index].flatten(0, 1)
+
+
+def _gradients(network: Network, theta: Tensor, views: Tensor, labels: Tensor, protocol: Protocol) -> Tensor:
+    """Return each network's gradient of its mean loss, [K, P], at views [K, B, …] with labels [K·B] or [K·B, C]."""
+    leaf = theta.detach().requires_grad_()
+    if len(leaf) == 1:  # plain kernels: vmap's grouped convolutions are slower for one network
+        logits = network.logits(leaf[0], views[0])
+    else:
+        logits = torch.func.vmap(network.logits)(leaf, views).flatten(0, 1)
+    # No network's parameters occur in another's loss, so the gradient of the sum of the losses holds them all.
+    loss = training_loss(logits, labels, protocol.temperature) * len(leaf)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return gradient
+
+
+def train_networks(
+    network: Network,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Train fresh networks side by side and return their parameters, float32 [K, P]; arguments as in `training_steps`.
+
+    `progress` is called after each epoch with the number of epochs done.
+    """
+    theta = torch.empty(len(seeds), network.parameters)
+    done = 0
+    for step in training_steps(network, images, labels, protocol=protocol, augmentation=augmentation, seeds=seeds):
+        theta = step.theta
+        if progress and step.epoch > done:
+            done = step.epoch
+            progress(done)
+    if progress:
+        progress(protocol.epochs)
+    return theta
+
+
+def train_network(
+    network: Network,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seed: int,
+) -> Tensor:
+    """Train one fresh network and return its parameters, float32 [P]; arguments as in `training_steps`."""
+    return train_networks(network, images, labels, protocol=protocol, augmentation=augmentation, seeds=[seed])[0]
+
+
+@torch.no_grad()
+def predict_logits(network: Network, theta: Tensor, images: ImagesAt, count: int) -> Tensor:
+    """Return logits [count, C] on the CPU of the images of indices 0 to count − 1."""
+    batches = torch.arange(count).split(PREDICTION_BATCH)
+    return torch.cat([network.logits(theta, images(index)).cpu() for index in batches])
+
+
+def predict(network: Network, theta: Tensor, images: ImagesAt, count: int) -> Tensor:
+    """Return predicted classes, int64 [count] on the CPU, of the images of indices 0 to count − 1."""
+    return predict_logits(network, theta, images, count).argmax(dim=1)
+
+
+def evaluate_networks(
+    network: Network,
+    dataset: ImageDataset,
+    split: str,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seeds: Sequence[int],
+    progress: Callable[[int], None] | None = None,
+) -> list[Metrics]:
+    """Train one fresh network per seed on a set, and test each once on a split of a dataset.
+
+    On CUDA, the networks are trained side by side. On a CPU, they are trained one after the other, because one network
+    already uses all cores (`python -m benchmarks.evaluator` measures both). Arguments as in `training_steps`;
+    `progress` is called with the total number of epochs done by all networks.
+    """
+    groups = [list(seeds)] if _pays_side_by_side(labels.device) else [[seed] for seed in seeds]
+    metrics: list[Metrics] = []
+    for group in groups:
+        before = len(metrics) * protocol.epochs
+
+        def show(epochs: int, before: int = before, networks: int = len(group)) -> None:
+            if progress:
+                progress(before + epochs * networks)
+
+        thetas = train_networks(
+            network, images, labels, protocol=protocol, augmentation=augmentation, seeds=group, progress=show
+        )
+        metrics += [measure_network(network, theta, dataset, split) for theta in thetas]
+    return metrics
+
+
+def measure_network(network: Network, theta: Tensor, dataset: ImageDataset, split: str) -> Metrics:
+    """Return the metrics of a network with parameters float32 [P] on a split of a dataset; runs on theta's device."""
+    actual = dataset.labels(split)
+    predicted = predict(network, theta, lambda index: dataset.normalized(split, index).to(theta.device), len(actual))
+    return measure(predicted, actual, dataset.classes)
+
+
+def _pays_side_by_side(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def evaluate(
+    network: Network,
+    dataset: ImageDataset,
+    split: str,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    seed: int,
+) -> Metrics:
+    """Train one fresh network on a set and test it on a split of a dataset; arguments as in `training_steps`."""
+    (metrics,) = evaluate_networks(
+        network, dataset, split, images, labels, protocol=protocol, augmentation=augmentation, seeds=[seed]
+    )
+    return metrics

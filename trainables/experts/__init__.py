@@ -1,0 +1,1 @@
+"""Expert trajectories: training, store and file."""

@@ -1,0 +1,1 @@
+"""The ConvNet and its variants."""

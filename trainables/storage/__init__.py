@@ -1,0 +1,1 @@
+"""Atomic files, shared folders, caches, checkpoints."""

@@ -1,0 +1,64 @@
+"""Atomic writes: a reader sees either the old file or the complete new one."""
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["is_disk_full", "remove_leftovers", "write_atomically", "write_json", "write_text"]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file beside `path`, fsync it and rename it to `path`; a failure leaves no temporary file.
+
+    Args:
+        path: The file to create or replace.
+        write: Writes the content into the path that it is given.
+
+    Raises:
+        OSError: As `write` raised it. If the disk is full, the error names `path`; see `is_disk_full`.
+    """
+    # Not the process id: threads share it, and so may processes of two nodes that share a disk.
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        write(aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        if is_disk_full(error):  # some libraries name no file, others the temporary one, which the user does not know
+            raise OSError(error.errno, os.strerror(error.errno or errno.ENOSPC), str(path)) from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; a link, a pipe or a device such as /dev/stdout is written to, not replaced."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_text(text)
+    else:
+        write_atomically(path, lambda aside: aside.write_text(text))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with `write_text`, one value per line.
+
+    Raises:
+        ValueError: A number is not finite; JSON cannot represent it.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error means that the disk, or the user's quota on it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of killed writers of `path`; no process may be writing `path` now."""
+    for aside in path.parent.glob(f".{path.name}.*.partial"):
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,49 @@
+"""A complete distillation by one worker, for comparisons, which stop no distillation early."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.errors import ConfigError
+from trainables.storage.checkpoints import read_checkpoint, write_checkpoint
+from trainables.storage.writing_pace import WritingPace
+from trainables.workers.process import use_one_core
+from trainables.workers.workbench import TrialWork, Workbench
+
+__all__ = ["distil_set"]
+
+
+def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
+    """Distil one set and store it at a path or URI, unless it is already there; return the path or URI.
+
+    A distillation that another process has interrupted is resumed, bit for bit.
+
+    Args:
+        work: Settings that all distillations share; nothing is validated.
+        own: The settings in which the set differs from others, as in `Workbench.distiller`, including `variant`.
+        place: Path or URI of the set: `images`, normalised float32 [ipc·C, ch, H, W] in default order, `alpha`, and
+            `skipped`, the number of skipped iterations.
+
+    Raises:
+        ConfigError: The settings are invalid, or every iteration was skipped.
+    """
+    if read_checkpoint(place) is not None:
+        return place
+    use_one_core(work.device)
+    distiller, unfinished, pace = Workbench(work).distiller(own), f"{place}-under-way", WritingPace()
+    config, state = distiller.config, read_checkpoint(unfinished)
+    if state is not None:
+        distiller.load_state_dict(state)
+    while distiller.iteration < config.iterations:
+        distiller.step()
+        if pace.due():
+            with pace.measured():
+                write_checkpoint(unfinished, distiller.state_dict())
+    if distiller.skipped == distiller.iteration:
+        raise ConfigError(
+            f"a distillation must move its images, and {own['variant']} at ipc {config.ipc} skipped all of its "
+            f"{distiller.iteration} iterations, with losses above max_matching_loss {config.max_matching_loss:g} or "
+            f"not finite; lower lr_pixel {config.lr_pixel:g} or alpha_init {config.alpha_init:g}"
+        )
+    result = {"images": distiller.result_images, "alpha": distiller.alpha, "skipped": distiller.skipped}
+    write_checkpoint(place, result)
+    return place

@@ -1,0 +1,48 @@
+"""The GPU memory of a trial, measured on a GPU: one iteration and one epoch of validation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from trainables.config.protocol import Protocol
+from trainables.workers.workbench import TrialWork, Workbench
+
+__all__ = ["Footprint", "measure_footprint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """The measured GPU memory of a trial."""
+
+    trial_bytes: int
+    """Peak GPU memory of the process, including its context."""
+    gpu_bytes: int
+    """Total memory of the GPU."""
+    gpu: str
+    """Name of the GPU."""
+
+
+def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
+    """Run one iteration and one epoch of validation of a trial, alone on a GPU, and return their GPU memory.
+
+    Memory of other processes on that GPU is included, because a process cannot separate its own context from theirs.
+
+    Args:
+        work: Settings that all trials share; `device` is cuda.
+        own: The settings in which the largest trial differs from others.
+
+    Raises:
+        ConfigError: The settings are invalid.
+        torch.cuda.OutOfMemoryError: The trial needs more memory than the GPU has.
+    """
+    device = torch.device(work.device)
+    free, total = torch.cuda.mem_get_info(device)  # creates the context
+    torch.cuda.reset_peak_memory_stats(device)
+    bench = Workbench(replace(work, protocol=Protocol.challenge(1), validation_networks=1, device_share=1.0))
+    distiller = bench.distiller(own)
+    distiller.step()
+    bench.validate(distiller.images)
+    peak = total - free + torch.cuda.max_memory_reserved(device)
+    return Footprint(trial_bytes=peak, gpu_bytes=total, gpu=torch.cuda.get_device_name(device))

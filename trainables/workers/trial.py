@@ -1,0 +1,248 @@
+"""The distillation trial: the interface between Ray Tune and a distillation by any method. It has no arithmetic.
+
+A step of Tune is a rung: `validation_every_iterations` iterations and one validation. Everything that is the same for
+all trials of a sweep is loaded once per process and shared by its trials (`workbench`).
+
+A trial writes its own checkpoint (`checkpoints`): before it reports the result of a rung and, within a rung, as often
+as a twentieth of its time allows. A trial that has a checkpoint resumes from it, on any node and under any driver. The
+report of its last rung is then repeated, because it may not have arrived.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from ray import tune
+
+from trainables.distillation.learned_images import Update
+from trainables.distillation.soft_labels import label_inconsistency
+from trainables.distillation.trajectory import Distiller, Iteration
+from trainables.errors import ConfigError
+from trainables.storage.atomic import is_disk_full
+from trainables.storage.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
+from trainables.storage.writing_pace import WritingPace
+from trainables.workers.process import use_one_core
+from trainables.workers.rung import Halted, RungResult, SettingsFailed
+from trainables.workers.workbench import TrialWork, Workbench
+
+__all__ = ["DistillationTrial"]
+
+
+class _IterationRecord(NamedTuple):
+    """The values of one iteration that the rung's result needs."""
+
+    loss: float
+    finite: bool
+    skipped: bool
+    floored: bool
+    seconds: float
+
+
+class _SettingsError(Exception):
+    """The settings are invalid or diverge; the message has the reason and the remedy."""
+
+
+class DistillationTrial(tune.Trainable):
+    """Runs one distillation and reports the accuracy on the validation split at every rung.
+
+    A step's result is the report of a `RungResult`. If the settings are invalid or diverge, it has the reason and the
+    trial ends. If the disk is full, it has the remedy and the trial halts.
+    """
+
+    _rung: list[_IterationRecord]
+    """The completed iterations of the rung."""
+    _unconfirmed: RungResult | None
+    """A rung's result that may not have arrived before this process resumed the trial."""
+    _fault: _SettingsError | None
+    """Why the settings are invalid; None if they are valid."""
+
+    def setup(self, config: dict[str, Any], work: TrialWork) -> None:  # type: ignore[override]
+        """Load the data that all trials share, then begin this trial."""
+        use_one_core(work.device)
+        self._bench = Workbench(work)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one rung, or the rest of an interrupted one."""
+        try:
+            return self._next_result().to_report()
+        except _SettingsError as error:
+            return self._failure_result(SettingsFailed(str(error))).to_report()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            remedy = f"no room for the checkpoint {self._place}; free space there"
+            return self._failure_result(Halted(remedy)).to_report()
+
+    def _next_result(self) -> RungResult:
+        """Return the unconfirmed result if there is one; otherwise run a rung and return its result.
+
+        Raises:
+            _SettingsError: The settings are invalid or diverge.
+            OSError: The checkpoint cannot be written.
+        """
+        if self._fault is not None:
+            raise self._fault
+        result, self._unconfirmed = self._unconfirmed, None
+        if result is None:
+            self._distill()
+            result = self._rung_result()
+            self._rung = []
+            self._save(result)
+        return result
+
+    def _begin(self, own: dict[str, Any]) -> None:
+        """Begin or resume the trial with these own settings, which include its `trial_number`."""
+        self._place, self._place_within_rung = (
+            checkpoint_place(self._bench.work.checkpoints, own["trial_number"], within_rung=within)
+            for within in (False, True)
+        )
+        self._settings = {**own, "shared": self._bench.work.settings_digest}
+        if self._bench.work.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # otherwise the peak would be that of all trials of this process
+        self._began, self._seconds_before = time.perf_counter(), 0.0
+        self._pace = WritingPace()
+        self._rung, self._unconfirmed, self._fault = [], None, None
+        try:
+            self._distiller = self._bench.distiller(own)
+        except ConfigError as error:
+            self._fault = _SettingsError(str(error))
+            return
+        states = [read_checkpoint(place) for place in (self._place, self._place_within_rung)]
+        # A checkpoint of other settings belongs to a trial whose study was lost.
+        if own_states := [state for state in states if state is not None and state["settings"] == self._settings]:
+            # At the same iteration, the checkpoint at the end of the rung comes first.
+            self._resume(max(own_states, key=lambda state: state["iteration"]))
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Resume from a checkpoint."""
+        own = self._distiller.state_dict().keys()
+        self._distiller.load_state_dict({name: state[name] for name in state if name in own})
+        self._seconds_before = state["trial_seconds"]
+        self._rung = [_IterationRecord(*values) for values in state["rung"]]
+        self._unconfirmed = RungResult.from_report(state["unconfirmed"]) if state["unconfirmed"] else None
+        if state["micro_batch"] != self._distiller.micro_batch:  # the same rounding as before
+            self._bench.limit(self._distiller, state["micro_batch"])
+
+    def _save(self, unconfirmed: RungResult | None) -> None:
+        """Write the checkpoint: at the end of a rung with its unconfirmed result, or within a rung with None."""
+        state = {
+            **self._distiller.state_dict(),
+            "settings": self._settings,
+            "trial_seconds": self._seconds,
+            "rung": self._rung,
+            "unconfirmed": unconfirmed and unconfirmed.to_report(),
+            "micro_batch": self._distiller.micro_batch,
+        }
+        with self._pace.measured():
+            write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
+
+    @property
+    def _seconds(self) -> float:
+        """Time that the trial has run in all its processes, in seconds."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def _distill(self) -> None:
+        """Run the remaining iterations of the rung."""
+        distiller, every = self._distiller, self._bench.work.validation_every_iterations
+        last = min((distiller.iteration - len(self._rung)) + every, distiller.config.iterations)
+        while distiller.iteration < last:
+            began = time.perf_counter()
+            update = self._iterate()
+            floored = isinstance(update, Iteration) and update.floored
+            seconds = time.perf_counter() - began
+            self._rung.append(_IterationRecord(update.loss, update.finite, update.skipped, floored, seconds))
+            if self._pace.due():
+                self._save(None)
+
+    def _iterate(self) -> Update:
+        """Run an iteration; if the GPU's memory is not sufficient, run it again with half the images at a time.
+
+        The distiller does not change its state before the gradient is computed, so the iteration can be repeated.
+        """
+        distiller = self._distiller
+        try:
+            return distiller.step()
+        except torch.cuda.OutOfMemoryError:
+            whole = distiller.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
+        self._bench.limit(distiller, max(1, whole // 2))
+        torch.cuda.empty_cache()
+        try:
+            return distiller.step()
+        except torch.cuda.OutOfMemoryError as error:
+            raise _SettingsError(
+                f"out of GPU memory with {max(1, whole // 2)} images at a time; lower --memory-budget or "
+                f"{'batch_syn' if isinstance(distiller, Distiller) else 'batch_real'}"
+            ) from error
+
+    def _rung_result(self) -> RungResult:
+        """Validate, and return the result of the rung.
+
+        Raises:
+            _SettingsError: No update of the rung was finite.
+        """
+        distiller, rung = self._distiller, self._rung
+        config, count = distiller.config, len(rung)
+        finite = [record.loss for record in rung if record.finite]
+        if not finite:
+            trains = config.method != "distribution"
+            remedy = f" (α = {distiller.alpha:.3g}); lower alpha_init or lr_pixel" if trains else "; lower lr_pixel"
+            raise _SettingsError(
+                f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1}"
+                f"{remedy}"
+            )
+        loss: dict[str, Any] = {distiller.loss_name: sum(finite) / len(finite)}
+        return RungResult(
+            iteration=distiller.iteration,
+            validation_accuracy=self._bench.validate(distiller.result_images),
+            **loss,
+            skip_rate=sum(record.skipped for record in rung) / count,
+            not_finite_rate=1 - len(finite) / count,
+            image_displacement=distiller.displacement,
+            micro_batch_images=distiller.micro_batch or config.batch_syn,
+            **(self._of_trajectory(distiller) if isinstance(distiller, Distiller) else {}),
+            seconds_per_iteration=sum(record.seconds for record in rung) / count,
+            trial_seconds=self._seconds,
+            **self._memory(),
+            done=distiller.iteration >= config.iterations,
+        )
+
+    def _of_trajectory(self, distiller: Distiller) -> dict[str, Any]:
+        """Return the fields of a RungResult that only trajectory matching has."""
+        config = distiller.config
+        soft = config.label_mode == "soft"
+        return {
+            "alpha": distiller.alpha,
+            "floor_rate": sum(record.floored for record in self._rung) / len(self._rung),
+            "label_inconsistency": label_inconsistency(distiller.labels, config.ipc) if soft else None,
+            "upper_bound_epochs": config.matching_range.upper(distiller.iteration - 1),
+        }
+
+    def _memory(self) -> dict[str, Any]:
+        """Return the field of a RungResult that holds the trial's memory, in MiB.
+
+        On a GPU, it is the peak of the trial's tensors in this process. On a CPU, it is the current memory of the
+        process, because the process may have run other trials before and has no peak of this one.
+        """
+        if self._bench.work.device == "cuda":
+            return {"peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20}
+        import psutil  # only here: a GPU machine may have torch and nothing else
+
+        return {"resident_memory_mib": psutil.Process().memory_info().rss / 2**20}
+
+    def _failure_result(self, end: SettingsFailed | Halted) -> RungResult:
+        """Return the result of a trial that stops without the figures of a rung."""
+        return RungResult(
+            iteration=0 if self._fault else self._distiller.iteration,
+            validation_accuracy=math.nan,
+            trial_seconds=self._seconds,
+            done=True,
+            end=end,
+        )
