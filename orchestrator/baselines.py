@@ -17,6 +17,7 @@ from orchestrator.state.space import default_name, load_space
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_datasets
 from orchestrator.terminal.options import expert_options, json_option, one_line_errors
+from orchestrator.terminal.process import OWN_PROCESS
 from orchestrator.terminal.values import NAMES, ListCommand, ValueList
 from search_spaces import Comparison, load, names
 from search_spaces.completion import complete_spaces
@@ -126,4 +127,4 @@ def _comparison_of(dataset: str | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(obj=OWN_PROCESS)

@@ -15,11 +15,13 @@ from orchestrator.cluster.probe import check_answers
 from orchestrator.errors import UserError
 from orchestrator.reporting.correlation import reading, records_table
 from orchestrator.results.correlation import dcs_records, set_record
+from orchestrator.stages.launch import outlive_driver
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.space import load_space
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.options import expert_options, json_option, one_line_errors, space_option
+from orchestrator.terminal.process import OWN_PROCESS
 from orchestrator.terminal.values import NAMES, ListCommand, ValueList
 from trainables.storage.atomic import write_json
 
@@ -93,6 +95,7 @@ def main(
     settings.workdir.check_writable()
     check_answers(address)
     settings.check_dataset()
+    outlive_driver("run the same command again")
 
     from orchestrator.stages.correlation import measure_collection
     from trainables.workers.correlation import LOSSES
@@ -147,4 +150,4 @@ def _chosen(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    main(obj=OWN_PROCESS)

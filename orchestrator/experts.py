@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 
 from orchestrator.cluster.probe import check_answers
+from orchestrator.stages.launch import outlive_driver
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.space import load_space
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.options import expert_options, one_line_errors, preset_option, space_option
+from orchestrator.terminal.process import OWN_PROCESS
 
 
 @click.command(help="Train the expert trajectories that a space can use, and nothing else.")
@@ -46,10 +48,11 @@ def main(
 
         run_on_cluster("orchestrator.stages.experts", "run_experts", settings)
     else:
-        from orchestrator.stages.experts import run_experts
+        outlive_driver("trained experts are kept; run the same command again")
+        from orchestrator.stages.experts import run_experts  # in the child, after the fork
 
         run_experts(settings)
 
 
 if __name__ == "__main__":
-    main()
+    main(obj=OWN_PROCESS)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import click
 
-__all__ = ["main"]
+from orchestrator.terminal.process import OWN_PROCESS
+
+__all__ = ["main", "run"]
 
 
 class _Command(NamedTuple):
@@ -75,5 +77,10 @@ def main() -> None:
     """Run a command."""
 
 
+def run() -> None:
+    """Run the console command, for which this process exists."""
+    main(prog_name="mdatm", obj=OWN_PROCESS)
+
+
 if __name__ == "__main__":
-    main(prog_name="mdatm")
+    run()

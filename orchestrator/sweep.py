@@ -17,6 +17,7 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_sweeps
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.options import expert_options, one_line_errors, preset_option, space_option
+from orchestrator.terminal.process import OWN_PROCESS
 from orchestrator.terminal.values import DURATION, NAMES, SIZE, ListCommand
 
 __all__ = ["main"]
@@ -174,4 +175,4 @@ def _resumed(context: click.Context, name: str) -> SweepSettings:
 
 
 if __name__ == "__main__":
-    main()
+    main(obj=OWN_PROCESS)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.exceptions import RayTaskError
 
 import orchestrator
@@ -23,6 +24,7 @@ from trainables.workers.process import ALLOCATOR
 __all__ = ["code_environment", "connected", "result_of"]
 
 
+_log = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 200 * 2**20  # experts and datasets are memory-mapped files, not objects
 
 
@@ -71,6 +73,7 @@ def code_environment() -> dict[str, Any]:
 
 def _start_or_join(address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray_worker.print_to_stdstream = _log_for_ray
     if address != "local":
         ray.init(address, runtime_env=code_environment(), **quiet)
         return
@@ -78,6 +81,14 @@ def _start_or_join(address: str) -> None:
         os.environ.setdefault(name, value)
     with _loopback_only():
         ray.init(address, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+
+
+def _log_for_ray(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Log, in place of Ray's printing it, what a raylet publishes: pages about the death of a process or of itself.
+
+    `log_to_driver=False` does not cover it. Whoever waits for the process says what happened in a line.
+    """
+    _log.info("%s", "\n".join(data["lines"]))
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from importlib import import_module
 
+from orchestrator.cluster.guard import continue_in_child
 from orchestrator.cluster.probe import check_answers
+from orchestrator.errors import ClusterError
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import check_same_settings
+from orchestrator.terminal.process import owns_process
 from search_spaces import Comparison
 
-__all__ = ["run"]
+__all__ = ["outlive_driver", "run"]
 
 
 def run(settings: SweepSettings) -> None:
@@ -17,6 +20,7 @@ def run(settings: SweepSettings) -> None:
         UserError: Before any work: the workdir is not writable, the sweep exists with other settings, or no cluster
             answers at the address.
         DatasetError: The dataset's files are missing.
+        ClusterError: Ray ended the driver.
     """
     settings.workdir.check_writable()
     check_same_settings(settings)
@@ -29,5 +33,21 @@ def run(settings: SweepSettings) -> None:
 
         run_on_cluster(f"orchestrator.stages.{module}", function, settings)
     else:
+        outlive_driver(f"resume with: {settings.resume_command}")
         settings.check_dataset()  # before imports that take seconds
         getattr(import_module(f"orchestrator.stages.{module}"), function)(settings)
+
+
+def outlive_driver(remedy: str) -> None:
+    """Continue a command in a child process, so that the command can say what happened if Ray ends the driver.
+
+    A call from Python continues in its own process, which a notebook or script shares.
+
+    Args:
+        remedy: What to do after the driver was lost.
+
+    Raises:
+        ClusterError: Ray ended the driver; raised in the first process.
+    """
+    if owns_process():
+        continue_in_child(lambda reason: ClusterError(f"{reason}; {remedy}"))
