@@ -5,11 +5,13 @@ setting: the work is done again, from its checkpoint if it has one. docs/ray.md,
 """
 
 import errno
+import os
 import re
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import PurePath
 
 from ray.exceptions import (
     ActorUnavailableError,
@@ -198,15 +200,20 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _full_memory(message: str) -> str | None:
-    """Return what Ray's memory monitor says, with the largest process that is not Ray's; None if it says nothing."""
+    """Return what Ray's memory monitor says, with the largest process that is not Ray's or this one.
+
+    None if the monitor says nothing in this message.
+    """
     if not (full := _FULL_MEMORY.search(message)):
         return None
     users = _MEMORY_USER.findall(message)
-    others = [user for user in users if not _OF_RAY.match(user[2])]
+    others = [user for user in users if not _OF_RAY.match(user[2]) and user[0] != str(os.getpid())]
     taken = ""
     if users:
         pid, gigabytes, command = (others or users)[0]
-        taken = f": PID {pid} ({textwrap.shorten(command, _COMMAND_LENGTH, placeholder=' …')}) has {gigabytes} GB"
+        program, _, arguments = command.partition(" ")
+        shown = f"{PurePath(program).name} {arguments}".strip()[:_COMMAND_LENGTH]
+        taken = f": PID {pid} ({shown}) has {gigabytes} GB"
     node, used, total = full.groups()
     return f"Ray ended it when the memory of node {node} was full, {used} of {total} GB{taken}"
 

@@ -12,14 +12,29 @@ from tests.support.processes import end, start
 __all__ = ["FULL_MEMORY", "MemoryThreshold"]
 
 FULL_MEMORY = """\
-1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 5c1d) was \
-22.45GB used / 23.54GB limit (0.953). Top 10 memory users: PID	MEM(GB)	COMMAND
-4711	10.12	python hog.py --gigabytes 10
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: e771e2c8) was \
+22.45GB used / 23.54GB limit (0.953696)
+OOM kill reason: Memory usage 24105502310B exceeded threshold of 24012684697B (95.0% of 25276510208B limit)
+Object store memory usage: [- objects spillable: 0
+- bytes spillable: 0
+
+Eviction Stats:
+(global lru) capacity: 100000000
+(global lru) bytes evicted: 0]
+Ray killed 1 worker(s) based on the killing policy
+Considered workers: [
+Selected to kill: (Task: task name=f, required resources={CPU: 1}, pid=18820, actual memory used=4.03GB)
+]
+Total non-selected idle workers USS bytes: 0.00GB
+To see more information about memory usage on this node, use `ray logs raylet.out -ip 10.0.0.7`
+Top 10 memory users: PID	MEM(GB)	COMMAND
+4711	10.12	/usr/bin/python3 hog.py --gigabytes 10
 4712	4.03	ray::DistillationTrial.train
 99	0.52	/usr/lib/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp
-Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest.
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest/ray.html. Consider \
+provisioning more memory on this node or reducing task parallelism by requesting more CPUs per task.
 """
-"""What Ray's memory monitor says, in its own words."""
+"""What Ray 2.60's memory monitor says, less some of its lines."""
 
 STEP_BYTES = 2**26
 MOST_BYTES = 3 * 2**30

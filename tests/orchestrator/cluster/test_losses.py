@@ -77,12 +77,12 @@ class TestReasons:
         reason = reason_of(OutOfMemoryError(FULL_MEMORY))
         assert reason == (
             "Ray ended it when the memory of node 10.0.0.7 was full, 22.45 of 23.54 GB: "
-            "PID 4711 (python hog.py --gigabytes 10) has 10.12 GB"
+            "PID 4711 (python3 hog.py --gigabytes 10) has 10.12 GB"
         )
         assert "documentation" in FULL_MEMORY and "http" not in reason
 
     def test_of_rays_own_the_largest_where_there_is_no_other(self) -> None:
-        rows = FULL_MEMORY.replace("4711\t10.12\tpython hog.py --gigabytes 10\n", "")
+        rows = FULL_MEMORY.replace("4711\t10.12\t/usr/bin/python3 hog.py --gigabytes 10\n", "")
         assert reason_of(OutOfMemoryError(rows)).endswith("PID 4712 (ray::DistillationTrial.train) has 4.03 GB")
 
     def test_a_crash_a_node_and_a_reason_of_rays(self) -> None:
@@ -193,7 +193,7 @@ class TestPatience:
             stage.patience.check()
         assert str(caught.value) == (
             "no progress for 3 min, longer than --patience 3 min: the process of trial-000 was lost again (Ray "
-            "ended it when the memory of node 10.0.0.7 was full, 22.45 of 23.54 GB: PID 4711 (python hog.py "
+            "ended it when the memory of node 10.0.0.7 was full, 22.45 of 23.54 GB: PID 4711 (python3 hog.py "
             "--gigabytes 10) has 10.12 GB); remove the cause, then resume with: mdatm"
         )
         assert caught.value.exit_code == 3
