@@ -49,6 +49,7 @@ def run(job: Job) -> dict[str, Any]:
     from ray.cluster_utils import Cluster
 
     from orchestrator.cluster.connection import connected
+    from orchestrator.cluster.losses import Patience
     from orchestrator.search.run import run_search
     from orchestrator.state.progress import Progress
     from orchestrator.state.settings import SweepSettings
@@ -80,6 +81,7 @@ def run(job: Job) -> dict[str, Any]:
                 began, cpu = time.monotonic(), time.process_time()
                 outcome = run_search(
                     settings, resources, None, Progress(settings.places.folder), [times.callback(), tracking],  # type: ignore[arg-type]
+                    Patience(settings.patience_s, Console(), "run it again"),
                     trainable=_waiting_trial(job.rung_s, job.rungs),
                 )  # fmt: skip
                 seconds, cpu = time.monotonic() - began, time.process_time() - cpu

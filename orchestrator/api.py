@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.sweep_result import SweepResult, read_result
 from orchestrator.stages.launch import run
-from orchestrator.state.settings import SweepSettings
+from orchestrator.state.settings import PATIENCE_S, SweepSettings
 from orchestrator.state.settings_file import read_settings
 from orchestrator.state.space import default_name, load_space
 from orchestrator.state.workdir import Workdir
@@ -36,6 +36,7 @@ def run_sweep(
     concurrent: int | None = None,
     gpus_per_trial: float | str | None = None,
     time_budget_s: float | None = None,
+    patience_s: float = PATIENCE_S,
     memory_budget_bytes: float | None = None,
     tracking_uri: str | None = None,
     study_uri: str | None = None,
@@ -68,6 +69,7 @@ def run_sweep(
         concurrent: Workers at once; None: all that fit.
         gpus_per_trial: GPUs of a worker, above 0 and at most 1, or `auto`; None: one where there is a GPU.
         time_budget_s: Seconds for the search.
+        patience_s: Seconds without progress, while processes are lost, after which the sweep is given up.
         memory_budget_bytes: Bytes for the graph of a trial's inner step.
         tracking_uri: MLflow's server; None: SQLite in the workdir.
         study_uri: Database of Optuna's studies; None: SQLite in the workdir.
@@ -107,6 +109,7 @@ def run_sweep(
         concurrent=concurrent,
         gpus_per_trial=gpus_per_trial,
         time_budget_s=time_budget_s,
+        patience_s=patience_s,
         memory_budget_bytes=memory_budget_bytes,
         tracking_uri=tracking_uri,
         study_uri=study_uri,

@@ -81,6 +81,7 @@ def main(
     address: str,
     concurrent: int | None,
     gpus_per_trial: float | str | None,
+    patience: float,
     overrides: dict[str, str],
     retrain_corrupt: bool,
     quiet: bool,
@@ -89,7 +90,7 @@ def main(
     space = load_space(space_name, overrides, expert_count=experts)
     settings = SweepSettings(
         space=space, name="dcs", seed=seed, workdir=Workdir.at(workdir), address=address, concurrent=concurrent,
-        gpus_per_trial=gpus_per_trial, data=data, retrain_corrupt=retrain_corrupt, quiet=quiet,
+        gpus_per_trial=gpus_per_trial, patience_s=patience, data=data, retrain_corrupt=retrain_corrupt, quiet=quiet,
     )  # fmt: skip
     _check_options(files, subsets, ipcs, address)
     settings.workdir.check_writable()

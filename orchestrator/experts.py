@@ -29,6 +29,7 @@ def main(
     address: str,
     concurrent: int | None,
     gpus_per_trial: float | str | None,
+    patience: float,
     overrides: dict[str, str],
     retrain_corrupt: bool,
     quiet: bool,
@@ -38,15 +39,15 @@ def main(
     space = load_space(space_name, overrides, preset, expert_count=experts)
     settings = SweepSettings(
         space=space, name="experts", seed=0, workdir=Workdir.at(workdir), address=address, data=data,
-        concurrent=concurrent, gpus_per_trial=gpus_per_trial, retrain_corrupt=retrain_corrupt, quiet=quiet,
-        preset=preset,
+        concurrent=concurrent, gpus_per_trial=gpus_per_trial, patience_s=patience, retrain_corrupt=retrain_corrupt,
+        quiet=quiet, preset=preset,
     )  # fmt: skip
     settings.workdir.check_writable()
     check_answers(address)
     if address.startswith("ray://"):
         from orchestrator.cluster.client import run_on_cluster
 
-        run_on_cluster("orchestrator.stages.experts", "run_experts", settings)
+        run_on_cluster("orchestrator.stages.experts", "run_experts", settings, "run the same command again")
     else:
         outlive_driver("trained experts are kept; run the same command again")
         from orchestrator.stages.experts import run_experts  # in the child, after the fork

@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 _WITH_RESUME = {
     "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
-    "time_budget": "time_budget_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
+    "time_budget": "time_budget_s", "patience": "patience_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
 }  # fmt: skip
 """Options that may be given with --resume, and the settings that they set."""
 
@@ -100,6 +100,7 @@ def main(
     plan: bool,
     concurrent: int | None,
     gpus_per_trial: float | str | None,
+    patience: float,
     time_budget: float | None,
     memory_budget: float | None,
     address: str,
@@ -136,6 +137,7 @@ def main(
             concurrent=concurrent,
             gpus_per_trial=gpus_per_trial,
             time_budget_s=time_budget,
+            patience_s=patience,
             memory_budget_bytes=memory_budget,
             tracking_uri=tracking_uri,
             study_uri=study_uri,

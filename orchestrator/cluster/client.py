@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from orchestrator.cluster.connection import code_environment, result_of
+from orchestrator.cluster.losses import is_lost, reason_of
 from orchestrator.errors import ClusterError
 from orchestrator.state.settings import SweepSettings
 
@@ -22,16 +24,17 @@ CONNECTIONS = 3
 """Attempts to connect."""
 
 
-def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
+def run_on_cluster(module: str, function: str, settings: SweepSettings, remedy: str) -> None:
     """Run a function on the cluster at the settings' address; its own errors are raised here.
 
     Args:
         module: Name of the function's module.
         function: Name of the function, which takes the settings.
         settings: The settings.
+        remedy: How to continue if the driver's process on the cluster is lost: "resume with: COMMAND".
 
     Raises:
-        ClusterError: Ray at the address accepts no client.
+        ClusterError: Ray at the address accepts no client, or the driver's process was lost.
     """
     remote_settings = replace(
         settings,
@@ -44,6 +47,10 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings) -> None:
     try:
         task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, remote_settings)
         result_of(task)
+    except RayError as error:
+        if not is_lost(error):
+            raise
+        raise ClusterError(f"the driver's process on the cluster was lost: {reason_of(error)}; {remedy}") from error
     except KeyboardInterrupt:
         if task is not None:
             ray.cancel(task)

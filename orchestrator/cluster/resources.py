@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -48,8 +48,13 @@ class Resources:
 
     @property
     def actor_options(self) -> dict[str, Any]:
-        """Resources of one worker, in the form that `ray.remote` takes."""
+        """Resources of one worker, in the form that `ray.remote` takes of an actor; a lost actor is not restarted."""
         return {"num_cpus": 1, "num_gpus": self.gpus_per_trial}
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        """The same of a task. Ray would start a lost task again without a word; see `run_tasks`."""
+        return {**self.actor_options, "max_retries": 0}
 
     @property
     def room(self) -> int:
@@ -60,6 +65,10 @@ class Resources:
         """Return how many workers to run at once: as many as fit or are requested, at most `limit`, at least one."""
         available = max(self.room, self.asked or 0)
         return max(1, available if limit is None else min(available, limit))
+
+    def now(self) -> "Resources":
+        """Return these resources with what the nodes that are up now offer."""
+        return replace(measure(self.gpus_per_trial), asked=self.asked)
 
     @contextmanager
     def requested(self, workers: int) -> Iterator[None]:

@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["restored_handlers", "stop_in_order"]
+__all__ = ["ends_by_signal", "restored_handlers", "stop_in_order"]
 
 _REPLACED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals whose handlers Ray or Tune replace."""
@@ -29,6 +29,19 @@ def restored_handlers() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:  # None: not set by Python, which therefore cannot restore it
                 signal.signal(number, handler)
+
+
+def ends_by_signal(run_tune: Callable[[], Any]) -> bool:
+    """Run Tune, restore the signal handlers that it replaces, and return whether a signal has ended it.
+
+    Tune returns after a signal as if all were well, and its handler would ignore a later Ctrl-C. The first signal puts
+    the handler of SIGINT back that was there before Tune.
+    """
+    with restored_handlers():
+        before = signal.getsignal(signal.SIGINT)
+        run_tune()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        return in_main_thread and signal.getsignal(signal.SIGINT) is before
 
 
 def stop_in_order() -> None:

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+import torch
 from rich.console import Console
 
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources, measure
+from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.errors import UserError
 from search_spaces import Space
 from trainables.distillation.micro_batches import SPARE
@@ -22,16 +25,17 @@ _TAKE_MEMORY = ("N", "batch_syn")
 _ACCELERATOR = "accelerator_type:"  # prefix of Ray's resource on nodes with GPUs of a type
 
 
-def share_gpus(space: Space, resources: Resources, work: TrialWork, console: Console) -> Resources:
+def share_gpus(space: Space, resources: Resources, work: TrialWork, console: Console, patience: Patience) -> Resources:
     """Measure a trial's memory on every type of GPU that is up, and return the resources with the share that fits.
 
     A type that joins later is not measured; its trials have the share of the measured types.
 
     Raises:
         UserError: A trial takes more than a whole GPU, or its settings cannot work.
+        ClusterError: Processes were lost for longer than the patience.
     """
     _, own = space.split(heaviest_settings(space))
-    measured = _measure(own, work)
+    measured = _measure(own, resources, work, patience)
     share = share_of(measured)
     for footprint in measured:
         console.print(
@@ -61,17 +65,18 @@ def share_of(measured: Sequence[Footprint]) -> float:
     return math.floor(1e4 / trials) / 1e4  # Ray counts in ten-thousandths, and the sum must not exceed one
 
 
-def _measure(own: dict[str, Any], work: TrialWork) -> list[Footprint]:
+def _measure(own: dict[str, Any], resources: Resources, work: TrialWork, patience: Patience) -> list[Footprint]:
     up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    kinds = {kind for resources in up for kind in resources if kind.startswith(_ACCELERATOR)}
+    kinds = {kind for offered in up for kind in offered if kind.startswith(_ACCELERATOR)}
     run = ray.remote(measure_footprint)
-    placements = [{"resources": {kind: 0.001}} for kind in sorted(kinds)] or [{}]
+    tasks = {}
+    for kind in sorted(kinds) or [""]:
+        placed = run.options(num_cpus=1, num_gpus=1, max_retries=0, resources={kind: 0.001} if kind else None)
+        name = f"the measurement of a trial on {kind.removeprefix(_ACCELERATOR) or 'a GPU'}"
+        tasks[kind] = Task(name, partial(placed.remote, work, own))
+    measured: dict[str, Footprint] = {}
     try:
-        measured: list[Footprint] = ray.get(
-            [run.options(num_cpus=1, num_gpus=1, **placement).remote(work, own) for placement in placements]
-        )
-    except RayTaskError as error:
-        if type(error.cause).__name__ != "OutOfMemoryError":
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        run_tasks(tasks, resources, patience, measured.__setitem__)
+    except torch.cuda.OutOfMemoryError as error:
         raise UserError("a trial takes more memory than a GPU has; set --memory-budget or lower batch_syn") from error
-    return measured
+    return [measured[kind] for kind in tasks]

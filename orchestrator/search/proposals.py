@@ -74,14 +74,16 @@ class StudySearch(Searcher):
         seed: int,
         trials: int,
         iterations: int,
+        at_once: Callable[[], int] | None = None,
         written: Callable[[], None] = lambda: None,
     ) -> None:
         """Open or create the study, and enqueue once the points that run before any proposal.
 
-        `written` is called after each write to the study, before a trial continues.
+        `at_once` returns how many trials may run now; None: all. `written` is called after each write to the study,
+        before a trial continues.
         """
         super().__init__(metric=RungResult.METRIC, mode="max")
-        self._written = written
+        self._at_once, self._written = at_once, written
         self._space = space
         self._iterations = iterations
         self.study = optuna.create_study(
@@ -105,14 +107,17 @@ class StudySearch(Searcher):
         self._trials: dict[str, optuna.Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the callback: Tune's snapshot, which is never read, cannot hold it."""
-        return {name: value for name, value in self.__dict__.items() if name != "_written"}
+        """Leave out the functions: Tune's snapshot, which is never read, cannot hold them."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_at_once", "_written")}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a string
         """Return the number and the varied settings of an unfinished trial, or else of a new one.
 
-        When all trials are assigned, this is None while a trial may still be requeued, and then `FINISHED`.
+        When all trials are assigned, this is None while a trial may still be requeued, and then `FINISHED`. It is None
+        too while as many trials run as may.
         """
+        if self._at_once is not None and len(self._trials) >= self._at_once():
+            return None
         trial = self._next_unfinished() or self._next_new()
         if trial is None:
             return None if self._trials else Searcher.FINISHED

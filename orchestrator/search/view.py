@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.results.trials import TrialRecord, trial_name
-from orchestrator.search.run import error_line
 from orchestrator.search.status import SearchStatus, TrialStatus
+from orchestrator.search.tune_errors import error_line, loss_of
 from orchestrator.state.stage import SEARCH
 from trainables.workers.rung import RungResult
 
@@ -50,8 +50,7 @@ class SearchView(tune.Callback):
         total_num_samples: int | None = None,
         **info: Any,
     ) -> None:
-        """Start drawing."""
-        self._began = time.monotonic()
+        """Start drawing; after a pause for a lost process, again."""
         if self._live:
             self._live.start()
 
@@ -73,8 +72,12 @@ class SearchView(tune.Callback):
         self._draw()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show that a trial ended with an error."""
+        """Show that a trial ended with an error; one whose process was lost continues after a pause."""
         number = trial.config["trial_number"]
+        if loss_of(trial) is not None:
+            self._status.resume(number)
+            self._draw()
+            return
         reason = f"{error_line(trial)}; traceback in {trial.path}/error.txt"
         self._show_end(self._status.fail(number, self._name(number, trial.config), reason))
 

@@ -7,6 +7,7 @@ in each regime; its initial parameters are the same for every set of repeat k. S
 repeat are paired.
 """
 
+from collections.abc import Hashable
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -14,17 +15,19 @@ from typing import Any
 import ray
 from rich.console import Console
 
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
+from orchestrator.cluster.tasks import Task
 from orchestrator.reporting.comparison import report_comparison
 from orchestrator.reporting.tables import records_table
 from orchestrator.results.comparison import comparison_records
 from orchestrator.results.entries import ComparedSet
-from orchestrator.results.finals import Measured, measured_by_protocol
+from orchestrator.results.finals import Job, Measured, measured_by_protocol
 from orchestrator.results.result_json import write_result
-from orchestrator.stages.baselines import Baselines
+from orchestrator.stages.baselines import Baselines, Made
 from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
-from orchestrator.stages.finals import measure_jobs, start_network
+from orchestrator.stages.finals import measure_networks, network_task
 from orchestrator.stages.inputs import Inputs, prepare_inputs
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.progress import Progress
@@ -56,16 +59,19 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     inputs, progress = prepare_inputs(settings, console), Progress(settings.places.folder)
     check_ipc(inputs.dataset, max(_space(settings).ipcs))  # before the experts are trained
     check_experts(inputs)
+    patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
     with tracked(settings, mirror) as run:
         try:
             console.print(f"Comparison {settings.name} in {settings.places.shared}")
             run.log_dataset(inputs.dataset, inputs.file)
             if _space(settings).distilled:  # they start from images that the experts classify correctly
-                experts = ensure_experts(inputs, resources, console)
+                experts = ensure_experts(inputs, resources, console, patience)
                 run.log_experts(experts, inputs.experts_params, inputs.experts_place)
             progress.spend("experts")
-            jobs = _start(inputs, resources, progress)
-            measure_jobs(jobs, progress, partial(mirror.push, everything=False), console, title="Comparison, networks")
+            measure_networks(
+                _tasks(inputs, resources, progress), resources, patience, progress,
+                partial(mirror.push, everything=False), console, title="Comparison, networks",
+            )  # fmt: skip
         except BaseException as error:
             write_result(settings, _result(inputs, progress, run, status_after(error)))
             raise
@@ -88,42 +94,41 @@ def _sets(settings: SweepSettings) -> list[ComparedSet]:
     return [ComparedSet(method, ipc) for method in space.methods for ipc in space.ipcs]
 
 
-def _start(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Any, tuple[str, str, int]]:
-    """Start making all missing sets and training on them; returns regime, set and repeat by Ray reference."""
+def _tasks(inputs: Inputs, resources: Resources, progress: Progress) -> dict[Hashable, Task]:
+    """Return the tasks that make all missing sets and train on them."""
     settings = inputs.settings
     fixed = settings.fixed
     regimes, repeats = listed(fixed["regimes"], REGIMES), fixed["repeats"]
-    distilled, started = _space(settings).distilled, dict[Any, tuple[str, str, int]]()
+    distilled, tasks = _space(settings).distilled, dict[Hashable, Task]()
     for repeat in range(repeats):
-        missing = {
-            compared: [regime for regime in regimes if (regime, compared.name, repeat) not in progress.finals]
+        jobs = {
+            compared: [job for regime in regimes if (job := Job(regime, compared.name, repeat)) not in progress.finals]
             for compared in _sets(settings)
         }
-        if not any(missing.values()):
+        missing = [compared for compared in jobs if jobs[compared]]
+        if not missing:
             continue
-        maker = Baselines(inputs, resources, repeat)
-        teacher = maker.teacher() if set(regimes) - {"hard"} else None
-        for compared, missing_regimes in missing.items():
-            if not missing_regimes:
-                continue
+        made = [compared for compared in missing if compared.method not in distilled]
+        tasks |= Baselines(inputs, resources, made, teacher=bool(set(regimes) - {"hard"}), repeat=repeat).tasks()
+        for compared in missing:
             if compared.method in distilled:
-                images = _distil(inputs, resources, compared, repeat)
-            else:
-                images = maker.make(compared)
-            for regime in missing_regimes:
-                protocol = settings.regime_protocol(regime)
-                reference = start_network(inputs, resources, images, protocol, repeat, regime=regime, teacher=teacher)
-                started[reference] = (regime, compared.name, repeat)
-    return started
+                tasks[Made(repeat, compared)] = _distillation(inputs, resources, compared, repeat)
+            for job in jobs[compared]:
+                protocol = settings.regime_protocol(job.protocol)
+                tasks[job] = network_task(inputs, resources, job, Made(repeat, compared), protocol, repeat=repeat)
+    return tasks
 
 
-def _distil(inputs: Inputs, resources: Resources, wanted: ComparedSet, repeat: int) -> Any:
-    """Start a distillation and return a reference to the path or URI of its set."""
+def _distillation(inputs: Inputs, resources: Resources, wanted: ComparedSet, repeat: int) -> Task:
+    """Return the distillation of a set; its result is the path or URI of the set."""
     settings = inputs.settings
     _, own = settings.space.split(settings.space.resolve({"variant": wanted.method, "repeat": repeat}))
-    run = _DISTIL_SET.options(**resources.actor_options)
+    run = _DISTIL_SET.options(**resources.task_options)
     work, place = inputs.trial_work(resources, compiled=False), _place(settings, wanted, repeat)
-    return run.remote(work, {**own, "ipc": wanted.ipc}, place)
+    return Task(
+        f"the distillation of {wanted.name}, repeat {repeat}",
+        partial(run.remote, work, {**own, "ipc": wanted.ipc}, place),
+    )
 
 
 def _place(settings: SweepSettings, distilled: ComparedSet, repeat: int) -> str:

@@ -1,6 +1,7 @@
 """The stages of the distillation correlation score: sets, experts, measurements."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from orchestrator.cluster.connection import connected, result_of
+from orchestrator.cluster.connection import connected
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
+from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.errors import UserError
 from orchestrator.results.correlation import MeasuredSet
 from orchestrator.stages.evaluation import check_origin
@@ -52,6 +55,7 @@ def measure_collection(
 
     Raises:
         UserError: A stored set was made from other images than the space's, or from images in another form.
+        ClusterError: Processes were lost for longer than the patience.
         ConfigError: A loss cannot be computed for a size, or a class has too few images for the subsets.
     """
     space, console = settings.space, make_console(quiet=settings.quiet)
@@ -65,9 +69,10 @@ def measure_collection(
     sources = _collection(stored, subsets, wanted, inputs, console)
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         work = _work(inputs, resources, trial_0, losses, networks, split)
+        patience = Patience(settings.patience_s, console, "run the same command again")
         if "trajectory" in losses:
-            _train_experts(inputs, resources, console)
-        measured = _measure(work, list(sources.values()), resources, resources.workers(settings.concurrent), console)
+            _train_experts(inputs, resources, console, patience)
+        measured = _measure(work, sources, resources, settings.concurrent, console, patience)
     return [
         MeasuredSet(name=name, ipc=ipc, **measures._asdict())
         for (name, ipc), measures in zip(sources, measured, strict=True)
@@ -143,27 +148,36 @@ def _work(
     )
 
 
-def _train_experts(inputs: Inputs, resources: Resources, console: Console) -> None:
-    summary = ensure_experts(inputs, resources, console)
+def _train_experts(inputs: Inputs, resources: Resources, console: Console, patience: Patience) -> None:
+    summary = ensure_experts(inputs, resources, console, patience)
     console.print(summary.line(inputs.experts_place))
 
 
 def _measure(
-    work: MeasureWork, sources: Sequence[Any], resources: Resources, limit: int, console: Console
+    work: MeasureWork,
+    sources: Mapping[tuple[str, int], Any],
+    resources: Resources,
+    limit: int | None,
+    console: Console,
+    patience: Patience,
 ) -> list[SetMeasures]:
     """Measure sets on workers, at most `limit` at once, and return the measures in the order of the sets.
 
     Raises:
         InputError: A worker refused its input.
+        ClusterError: Processes were lost for longer than the patience.
     """
-    run = ray.remote(measure_set).options(**resources.actor_options)
-    measures: dict[int, SetMeasures] = {}
-    running: dict[Any, int] = {}
-    with resources.requested(min(limit, len(sources))), progress_bar(console, "Sets", len(sources)) as show:
-        for number, source in enumerate(sources):
-            running[run.remote(work, source)] = number
-            while len(running) >= limit or (running and number == len(sources) - 1):
-                (done,), _ = ray.wait(list(running))
-                measures[running.pop(done)] = result_of(done)
-                show(len(measures))
-    return [measures[number] for number in range(len(sources))]
+    run = ray.remote(measure_set).options(**resources.task_options)
+    tasks = {
+        (name, ipc): Task(f"the measurement of {name}, ipc {ipc}", partial(run.remote, work, source))
+        for (name, ipc), source in sources.items()
+    }
+    measures: dict[tuple[str, int], SetMeasures] = {}
+    with progress_bar(console, "Sets", len(sources)) as show:
+
+        def record(key: tuple[str, int], result: SetMeasures) -> None:
+            measures[key] = result
+            show(len(measures))
+
+        run_tasks(tasks, resources, patience, record, limit=limit)
+    return [measures[key] for key in sources]

@@ -5,12 +5,15 @@ Source: docs/method.md, "What a review asks for".
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import ray
 from rich.console import Console
 
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
+from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.statistics import summarize
 from orchestrator.results.trials import TrialRecord
@@ -30,7 +33,12 @@ STARTS = 25
 
 
 def measure_diagnostics(
-    inputs: Inputs, resources: Resources, best: TrialRecord, reference: TrialRecord | None, console: Console
+    inputs: Inputs,
+    resources: Resources,
+    best: TrialRecord,
+    reference: TrialRecord | None,
+    console: Console,
+    patience: Patience,
 ) -> dict[str, Any]:
     """Return the content of diagnostics.json, measured on workers; nothing is learned, and no test image is read.
 
@@ -43,6 +51,10 @@ def measure_diagnostics(
         best: The best trial: its set is measured, and the images that the set started from.
         reference: The reference trial, or None; it is left out if it is the best trial or has no set.
         console: Shows the progress.
+        patience: Decides when a lost measurement is started again.
+
+    Raises:
+        ClusterError: Processes were lost for longer than the patience.
 
     Returns:
         version, experts (how many), epochs (the horizon); step_length and distance, ‖θ*_t − θ*_{t−1}‖₂ and
@@ -56,18 +68,25 @@ def measure_diagnostics(
     sets: list[tuple[str, TrialRecord]] = [("before", best), (WINNER, best)]
     if reference is not None and reference.number != best.number:
         sets.append((PAPER_SETTING, reference))
-    losses = ray.remote(losses_of_trial).options(**resources.actor_options)
-    jobs: list[Any] = [ray.remote(distances_of_experts).options(**resources.actor_options).remote(work, experts)]
+    distances = ray.remote(distances_of_experts).options(**resources.task_options)
+    losses = ray.remote(losses_of_trial).options(**resources.task_options)
+    tasks = [Task("the distances of experts", partial(distances.remote, work, experts))]
     for name, record in sets:
         _, own = inputs.settings.space.split(record.settings)
         place = None if name == "before" else checkpoint_place(work.checkpoints, record.number)
-        jobs.append(losses.remote(work, own, place, experts, STARTS, seed))
-    with progress_bar(console, "Diagnostics", len(jobs)) as show:
-        waiting = list(jobs)
-        while waiting:
-            _, waiting = ray.wait(waiting)
-            show(len(jobs) - len(waiting))
-    answers = ray.get(jobs)
+        run = partial(losses.remote, work, own, place, experts, STARTS, seed)
+        tasks.append(Task(f"the diagnostics of {record.name} ({name})", run))
+    answers: list[Any] = [None] * len(tasks)
+    with progress_bar(console, "Diagnostics", len(tasks)) as show:
+        measured = 0
+
+        def record_answer(number: int, answer: Any) -> None:
+            nonlocal measured
+            answers[number] = answer
+            measured += 1
+            show(measured)
+
+        run_tasks(dict(enumerate(tasks)), resources, patience, record_answer)
     return {
         "version": FORMAT_VERSION,
         "experts": experts,

@@ -1,14 +1,14 @@
 """Training of experts on Ray actors: an actor trains one group of experts at a time, and a lost actor is replaced."""
 
 import math
-import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import trainables.workers.expert
+from orchestrator.cluster.losses import Patience, is_lost
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["train_experts"]
 
-MOST_REPLACEMENTS = 3
-"""Most replacements of a lost actor in a row, without an epoch of progress in between."""
-PATIENCE_S = 60.0
+QUIET_S = 60.0
 """Seconds without an answer, because Ray has no room for any actor, before that is reported."""
 
 
-def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console") -> None:
+def train_experts(
+    inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console", patience: Patience
+) -> None:
     """Train experts on actors, and add every expert to the manifest when it is finished.
 
     The caller holds the store's lock. Experts that the manifest lists resume from the end of their files. After an
@@ -35,11 +35,11 @@ def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], 
 
     Raises:
         UserError: An expert diverged.
-        ClusterError: An actor failed, or actors were lost repeatedly; files on disk are kept.
+        ClusterError: An actor failed, or actors were lost for longer than the patience; files on disk are kept.
         OSError: The disk is full; see `trainables.storage.atomic.is_disk_full`.
     """
     total = len(missing) * inputs.settings.space.horizon_epochs
-    pool = ActorPool(inputs, resources, missing, console)
+    pool = ActorPool(inputs, resources, missing, console, patience)
     try:
         with progress_bar(console, f"Training {len(missing)} experts, epochs", total) as show:
             while pool.at_work:
@@ -49,6 +49,8 @@ def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], 
         if is_disk_full(error.cause):
             raise error.cause from None
         raise ClusterError(f"an expert actor failed: {_last_line(error)}") from error
+    except RayActorError as error:  # its creation raised an error: it was not lost
+        raise ClusterError(f"an expert actor cannot start: {_last_line(error)}") from error
     except RayError as error:
         raise ClusterError(f"Ray failed while experts were trained: {_last_line(error)}") from error
     finally:
@@ -58,25 +60,26 @@ def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], 
         raise UserError(f"{diverged[0]}{others}")
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class Slot:
     """A slot for one actor and its replacements, which train one group of experts at a time."""
 
+    number: int
     actor: Any = None
     group_size: int = 0
     """Experts that the actor can train at once; 0: the actor has not reported it yet."""
     group: list[int] = field(default_factory=list)
     """Running experts: started, and neither at the horizon nor diverged."""
-    replacements: int = 0
-    """Actors lost in this slot since the last epoch of progress."""
 
 
 class ActorPool:
     """All slots, the waiting experts, and the progress of the others."""
 
-    def __init__(self, inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console") -> None:
+    def __init__(
+        self, inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console", patience: Patience
+    ) -> None:
         """Request as many actors as there is room and work for; Ray starts them later."""
-        self._store, self._console = inputs.store, console
+        self._store, self._console, self._patience = inputs.store, console, patience
         self._work = ray.put(inputs.expert_work(resources))
         self._resources = resources
         self._horizon = inputs.settings.space.horizon_epochs
@@ -89,7 +92,9 @@ class ActorPool:
         """Reasons of the experts that diverged."""
         self._calls: dict[Any, Slot] = {}
         """Slots by the Ray reference of their actor's running call."""
-        self._slots = [Slot() for _ in range(resources.workers(len(missing)))]
+        self._slots = [Slot(number) for number in range(resources.workers(len(missing)))]
+        self._lost: list[Slot] = []
+        """Slots whose actor was lost and is to be replaced."""
         self._even_share = math.ceil(len(missing) / len(self._slots))  # so that no actor idles while another has more
         self._said_waiting = False
         for slot in self._slots:
@@ -106,22 +111,30 @@ class ActorPool:
         return sum(self._done.values())
 
     def step(self) -> None:
-        """Wait for answers of actors, record them, and give those actors their next work.
+        """Replace lost actors, wait for answers, record them, and give those actors their next work.
 
         Raises:
-            ClusterError: Actors of one slot were lost too often without progress.
+            ClusterError: Actors were lost for longer than the patience.
             RayTaskError: An actor raised an error.
+            RayActorError: The creation of an actor raised an error.
         """
-        ready, _ = ray.wait(list(self._calls), timeout=PATIENCE_S)
-        if not ready and not self._said_waiting and not any(slot.group_size for slot in self._calls.values()):
-            self._console.print("Waiting for room on the cluster: no expert actor could be started yet")
-        self._said_waiting = not ready
+        self._replace_lost()
+        if not self._calls:
+            self._patience.wait()
+            return
+        pause = self._patience.pause_left
+        ready, _ = ray.wait(list(self._calls), timeout=pause or QUIET_S)
+        if not ready and not pause:
+            self._tell_of_no_room()
         for call in ready:
+            self._said_waiting = False
             slot = self._calls.pop(call)
             try:
                 answer = ray.get(call)
-            except (RayActorError, OutOfMemoryError) as error:
-                self._replace(slot, error)
+            except (RayError, MemoryError) as error:
+                if not is_lost(error):
+                    raise
+                self._lose(slot, error)
                 continue
             if isinstance(answer, int):
                 self._assign_group(slot, answer)
@@ -133,6 +146,11 @@ class ActorPool:
         """End all actors."""
         for slot in self._slots:
             ray.kill(slot.actor)
+
+    def _tell_of_no_room(self) -> None:
+        if not self._said_waiting and not any(slot.group_size for slot in self._calls.values()):
+            self._console.print("Waiting for room on the cluster: no expert actor could be started yet")
+        self._said_waiting = True
 
     def _start(self, slot: Slot) -> None:
         """Request an actor, and its group's size; Ray starts the actor when the cluster has room."""
@@ -151,7 +169,7 @@ class ActorPool:
     def _record_progress(self, slot: Slot, answer: trainables.workers.expert.GroupProgress) -> None:
         """Record the answer of a training call, and train the next epoch if the group has running experts."""
         if answer.diverged or any(epochs > self._furthest[expert] for expert, epochs in answer.epochs.items()):
-            slot.replacements = 0
+            self._patience.progress(_name(slot))
         for expert, epochs in answer.epochs.items():
             self._done[expert], self._furthest[expert] = epochs, max(epochs, self._furthest[expert])
         self.diverged += answer.diverged.values()
@@ -178,39 +196,37 @@ class ActorPool:
         extendable = [expert for expert in slot.group if expert in listed]
         self._calls[slot.actor.begin.remote(slot.group, extendable)] = slot
 
-    def _replace(self, slot: Slot, error: Exception) -> None:
-        """Replace a lost actor; the new one resumes from the ends of the lost one's files.
+    def _lose(self, slot: Slot, error: Exception) -> None:
+        """End a lost actor, and have it replaced; the new one resumes from the ends of its files.
 
         Raises:
-            ClusterError: More than `MOST_REPLACEMENTS` actors were lost in a row without progress.
+            ClusterError: Actors were lost for longer than the patience.
         """
         ray.kill(slot.actor)  # it may be unreachable and still running
-        slot.replacements += 1
-        if slot.replacements > MOST_REPLACEMENTS:
-            raise ClusterError(
-                f"an expert actor was lost {slot.replacements} times in a row without an epoch of progress "
-                f"({_reason(error)}); trained experts are kept, run the same command again to train the rest"
-            ) from error
+        self._lost.append(slot)
         self._store.recover(slot.group)
-        listed = self._store.read()
-        ends = [
-            f"expert {expert} from epoch {listed[expert].rows - 1 if expert in listed else 0} of {self._done[expert]}"
-            for expert in slot.group
-        ]
-        resumed = ", ".join(ends) or "no expert was started"
-        line = f"An expert actor was lost ({_reason(error)}); another resumes: {resumed}"
-        self._console.print(line, markup=False)  # Ray's text may hold brackets
-        self._start(slot)
+        self._patience.lost(_name(slot), error)
+        self._patience.check()
+
+    def _replace_lost(self) -> None:
+        """Replace lost actors, unless there is a pause, or as many actors as may run at once are at work."""
+        while self._lost and not self._patience.pause_left:
+            if len(self._calls) >= self._patience.workers(len(self._slots)):
+                return
+            slot = self._lost.pop(0)
+            listed = self._store.read()
+            ends = [
+                f"expert {expert} from epoch {listed[expert].rows - 1 if expert in listed else 0} of "
+                f"{self._done[expert]}"
+                for expert in slot.group
+            ]
+            self._console.print(f"Another expert actor resumes: {', '.join(ends) or 'no expert was started'}")
+            self._start(slot)
+
+
+def _name(slot: Slot) -> str:
+    return f"expert actor {slot.number}"
 
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()
-
-
-def _reason(error: Exception) -> str:
-    """Return in one short line why an actor was lost; Ray's message has lines before and after the reason."""
-    if getattr(error, "actor_init_failed", False):
-        return _last_line(error)
-    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-    reasons = [line for line in lines if not line.startswith(("The actor died unexpectedly", "The actor never ran"))]
-    return textwrap.shorten((reasons or lines or [type(error).__name__])[0], width=160, placeholder=" …")

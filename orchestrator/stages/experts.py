@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from orchestrator.cluster.connection import connected
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.results.experts import ExpertSummary
@@ -42,12 +43,13 @@ def check_experts(inputs: Inputs) -> set[int]:
     return set(corrupt)
 
 
-def ensure_experts(inputs: Inputs, resources: Resources, console: Console) -> ExpertSummary:
+def ensure_experts(inputs: Inputs, resources: Resources, console: Console, patience: Patience) -> ExpertSummary:
     """Train the experts that the space can use and the store lacks, and return a summary.
 
     Raises:
         UserError: An expert diverged, or a file is corrupt and --retrain-corrupt is not set.
-        ClusterError: An actor failed, actors were lost repeatedly, or the disk is full; trained experts are kept.
+        ClusterError: An actor failed, actors were lost for longer than the patience, or the disk is full; trained
+            experts are kept.
     """
     began = time.monotonic()
     settings, store = inputs.settings, inputs.store
@@ -61,7 +63,7 @@ def ensure_experts(inputs: Inputs, resources: Resources, console: Console) -> Ex
         if missing:
             _print_reused_epochs(inputs, missing, console)
             with resources.requested(resources.workers(len(missing))):
-                train_experts(inputs, resources, missing, console)
+                train_experts(inputs, resources, missing, console, patience)
             if store.short(missing, epochs):  # another machine has replaced the manifest at the URI
                 store.recover(missing)
             if lost := store.short(missing, epochs):
@@ -144,5 +146,6 @@ def run_experts(settings: SweepSettings) -> None:
     settings.check_dataset()
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
         inputs = prepare_inputs(settings, console)
-        summary = ensure_experts(inputs, resources, console)
+        patience = Patience(settings.patience_s, console, "run the same command again")
+        summary = ensure_experts(inputs, resources, console, patience)
     make_console().print(summary.line(inputs.experts_place))  # printed also with --quiet

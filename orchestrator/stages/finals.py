@@ -6,7 +6,7 @@ and in default order for every set, also for one that was distilled with soft la
 no others. In the label regimes that a space names, the best set and the baselines are measured again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from orchestrator.cluster.connection import result_of
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
+from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.results.entries import FULL_DATA, RANDOM_REAL, ComparedSet
 from orchestrator.results.finals import CHALLENGE, Job, Measured, measured_by_protocol
-from orchestrator.stages.baselines import Baselines, chosen_baselines
+from orchestrator.stages.baselines import Baselines, Made, chosen_baselines
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.progress import Progress
 from orchestrator.terminal.progress_bar import progress_bar
@@ -28,7 +29,7 @@ from trainables.data.real_images import real_images
 from trainables.seeding import seed_of
 from trainables.workers.final import train_and_test
 
-__all__ = ["measure_jobs", "run_finals", "start_network"]
+__all__ = ["measure_networks", "network_task", "run_finals"]
 
 
 _TRAIN_AND_TEST = ray.remote(train_and_test)  # at module level: Ray exports every such object as another function
@@ -41,6 +42,7 @@ def run_finals(
     progress: Progress,
     written: Callable[[], None],
     console: Console,
+    patience: Patience,
     *,
     best: str,
     save_model: Callable[[Tensor], None],
@@ -56,11 +58,13 @@ def run_finals(
         progress: Records the metrics.
         written: Called after every write to `progress`.
         console: Shows the progress.
+        patience: Decides when a lost training is started again.
         best: The set whose first network is saved, and which the label regimes measure.
         save_model: Called with that network's parameters, float32 [P], before its metrics are recorded.
 
     Raises:
         InputError: A worker refused its input.
+        ClusterError: Processes were lost for longer than the patience.
     """
     fixed = inputs.settings.fixed
     regimes, networks = listed(fixed["regimes"], REGIMES), range(fixed["final_networks"])
@@ -74,29 +78,35 @@ def run_finals(
     wanted = [Job(CHALLENGE, name, number) for name in names for number in networks]
     in_regimes = [RANDOM_REAL, best, *baselines]
     wanted += [Job(regime, name, number) for regime in regimes for name in in_regimes for number in networks]
-    jobs = _start([job for job in wanted if job not in progress.finals], inputs, resources, sets)
+    tasks = _tasks([job for job in wanted if job not in progress.finals], inputs, resources, sets)
 
-    def save_first(job: tuple[str, str, int], theta: Any) -> None:
+    def save_first(job: Job, theta: Any) -> None:
         if job == (CHALLENGE, best, 0):
             save_model(torch.tensor(theta))
 
-    measure_jobs(jobs, progress, written, console, title="Finals, networks", on_measured=save_first)
+    measure_networks(
+        tasks, resources, patience, progress, written, console, title="Finals, networks", on_measured=save_first
+    )
     return measured_by_protocol(progress, wanted)
 
 
-def measure_jobs(
-    jobs: Mapping[Any, tuple[str, str, int]],
+def measure_networks(
+    tasks: Mapping[Hashable, Task],
+    resources: Resources,
+    patience: Patience,
     progress: Progress,
     written: Callable[[], None],
     console: Console,
     *,
     title: str,
-    on_measured: Callable[[tuple[str, str, int], Any], None] = lambda job, theta: None,
+    on_measured: Callable[[Job, Any], None] = lambda job, theta: None,
 ) -> None:
-    """Wait for networks that workers train and test, and record the metrics of a network as soon as it is tested.
+    """Train and test networks on workers, and record the metrics of a network as soon as it is tested.
 
     Args:
-        jobs: Protocol, set and network, by Ray reference.
+        tasks: The tasks of `network_task` by job, and by other keys the tasks that make what they need.
+        resources: Resources of one training.
+        patience: Decides when a lost task is started again.
         progress: Records the metrics.
         written: Called after every write to `progress`.
         console: Shows the progress.
@@ -105,70 +115,75 @@ def measure_jobs(
 
     Raises:
         InputError: A worker refused its input.
+        ClusterError: Processes were lost for longer than the patience.
     """
-    with progress_bar(console, title, max(1, len(jobs))) as show:
-        waiting = list(jobs)
-        while waiting:
-            ready, waiting = ray.wait(waiting)
-            for reference in ready:
-                metrics, theta = result_of(reference)
-                on_measured(jobs[reference], theta)
-                progress.add_final(jobs[reference], metrics)
+    left = sum(isinstance(key, Job) for key in tasks)
+    with progress_bar(console, title, max(1, left)) as show:
+        measured = 0
+
+        def record(key: Hashable, result: Any) -> None:
+            nonlocal measured
+            if not isinstance(key, Job):
+                return
+            metrics, theta = result
+            on_measured(key, theta)
+            progress.add_final(key, metrics)
             progress.spend("finals")
             written()
-            show(len(jobs) - len(waiting))
+            measured += 1
+            show(measured)
+
+        run_tasks(tasks, resources, patience, record)
 
 
-def start_network(
-    inputs: Inputs,
-    resources: Resources,
-    images: Any,
-    protocol: Protocol,
-    number: int,
-    *,
-    regime: str = "hard",
-    teacher: Any = None,
-) -> Any:
-    """Start the training and test of a network on a worker, and return a Ray reference to its metrics and parameters.
+def network_task(
+    inputs: Inputs, resources: Resources, job: Job, images: Any, protocol: Protocol, *, repeat: int = 0
+) -> Task:
+    """Return the training and test of a network on a worker; its result is the metrics and the parameters.
 
     Args:
         inputs: The sweep's inputs.
         resources: Resources of one training.
-        images: The `images` of `train_and_test`, or a Ray reference to them.
+        job: Protocol, set and network: its number k seeds the initial parameters.
+        images: The `images` of `train_and_test`, a Ray reference to them, or the key of the task that makes them.
         protocol: How the network is trained.
-        number: The network's number k, which seeds its initial parameters.
-        regime: The label regime.
-        teacher: Ray reference to the teacher's parameters, float32 [P]; ignored in the hard regime.
+        repeat: The repeat whose teacher labels the images, if the job's protocol is a soft regime.
     """
-    run = _TRAIN_AND_TEST.options(**resources.actor_options)
-    seed = seed_of(inputs.settings.seed, "finals", number)
-    return run.remote(
-        inputs.file, images, inputs.network, protocol, inputs.evaluation_augmentation, seed, resources.device, regime,
-        None if regime == "hard" else teacher,
-    )  # fmt: skip
+    regime = "hard" if job.protocol == CHALLENGE else job.protocol
+    teacher = None if regime == "hard" else Made(repeat, None)
+    needs = tuple(part for part in (images, teacher) if isinstance(part, Made))
+    seed = seed_of(inputs.settings.seed, "finals", job.number)
+
+    def start(*results: Any) -> Any:
+        made = dict(zip(needs, results, strict=True))
+        return _TRAIN_AND_TEST.options(**resources.task_options).remote(
+            inputs.file, made[images] if isinstance(images, Made) else images, inputs.network, protocol,
+            inputs.evaluation_augmentation, seed, resources.device, regime, made[teacher] if teacher else None,
+        )  # fmt: skip
+
+    return Task(f"network {job.number} on {job.name} ({job.protocol})", start, needs)
 
 
-def _start(jobs: Sequence[Job], inputs: Inputs, resources: Resources, sets: Mapping[str, Tensor]) -> dict[Any, Job]:
-    """Start the training and test of all networks on workers, and return the jobs by Ray reference."""
+def _tasks(
+    jobs: Sequence[Job], inputs: Inputs, resources: Resources, sets: Mapping[str, Tensor]
+) -> dict[Hashable, Task]:
+    """Return the tasks that train and test all networks, and those that make the baselines and the teacher."""
     settings, ipc = inputs.settings, inputs.settings.fixed["ipc"]
-    needed, maker = {job.name for job in jobs}, Baselines(inputs, resources)
+    needed = {job.name for job in jobs}
+    baselines = {name: ComparedSet(name, ipc) for name in chosen_baselines(settings.space) if name in needed}
+    labelled = any(job.protocol not in (CHALLENGE, "hard") for job in jobs)
+    tasks = Baselines(inputs, resources, list(baselines.values()), teacher=labelled).tasks()
     made: dict[str, Any] = {name: ray.put(images.numpy()) for name, images in sets.items() if name in needed}
-    teacher = maker.teacher() if any(job.protocol not in (CHALLENGE, "hard") for job in jobs) else None
-    made |= {name: maker.make(ComparedSet(name, ipc)) for name in chosen_baselines(settings.space) if name in needed}
-    started = {}
+    made |= {name: Made(0, wanted) for name, wanted in baselines.items()}
     for job in jobs:
         if job.name == RANDOM_REAL:
             draw = seed_of(settings.seed, "random real", job.number)
             images: Any = ray.put(real_images(inputs.dataset, ipc, draw).numpy())
         else:
             images = made.get(job.name)  # the full training set needs none
-        if job.protocol == CHALLENGE:
-            protocol = settings.full_data_protocol if job.name == FULL_DATA else settings.final_protocol
-            reference = start_network(inputs, resources, images, protocol, job.number)
-        else:
+        if job.protocol != CHALLENGE:
             protocol = settings.regime_protocol(job.protocol)
-            reference = start_network(
-                inputs, resources, images, protocol, job.number, regime=job.protocol, teacher=teacher
-            )
-        started[reference] = job
-    return started
+        else:
+            protocol = settings.full_data_protocol if job.name == FULL_DATA else settings.final_protocol
+        tasks[job] = network_task(inputs, resources, job, images, protocol)
+    return tasks

@@ -31,7 +31,8 @@ def run(settings: SweepSettings) -> None:
     if settings.address.startswith("ray://"):
         from orchestrator.cluster.client import run_on_cluster  # here, because --help and --plan load no ray
 
-        run_on_cluster(f"orchestrator.stages.{module}", function, settings)
+        remedy = f"resume with: {settings.resume_command} --address {settings.address}"
+        run_on_cluster(f"orchestrator.stages.{module}", function, settings, remedy)
     else:
         outlive_driver(f"resume with: {settings.resume_command}")
         settings.check_dataset()  # before imports that take seconds

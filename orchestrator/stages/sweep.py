@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import AUTO, Resources
-from orchestrator.cluster.signals import restored_handlers
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
 from orchestrator.planning.compilation import decide_compilation
 from orchestrator.planning.gpu_share import share_gpus
@@ -66,7 +66,8 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     if settings.study_uri:
         open_storage(settings.study_uri)  # before the experts are trained
     with tracked(settings, mirror) as run:
-        stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
+        patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
+        stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console, patience)
         progress.decide_compilation((compiled, why))
         trials: list[TrialRecord] = []
         try:
@@ -110,6 +111,7 @@ class _Stages:
     progress: Progress
     mirror: Mirror
     console: Console
+    patience: Patience
     experts: ExpertSummary | None = None
     """None until the expert stage has ended."""
 
@@ -125,7 +127,7 @@ class _Stages:
 
     def train_experts(self) -> None:
         """Train the experts that the store lacks."""
-        self.experts = ensure_experts(self.inputs, self.resources, self.console)
+        self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience)
         self.console.print(self.experts.line(self.inputs.experts_place))
         self.run.log_experts(self.experts, self.inputs.experts_params, self.inputs.experts_place)
         self._end_stage("experts")
@@ -143,12 +145,12 @@ class _Stages:
         )
         work = inputs.trial_work(self.resources, compiled=self.compiled)
         if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
-            self.resources = share_gpus(settings.space, self.resources, work, self.console)
+            self.resources = share_gpus(settings.space, self.resources, work, self.console, self.patience)
             work = inputs.trial_work(self.resources, compiled=self.compiled)
         workers = self.resources.workers(settings.concurrent)
-        with self.resources.requested(workers), restored_handlers():  # Tune's handler would ignore a later Ctrl-C
+        with self.resources.requested(workers):
             outcome = run_search(
-                settings, self.resources, work, self.progress, [view, tracking],
+                settings, self.resources, work, self.progress, [view, tracking], self.patience,
                 add_ended=view.add_ended, written=self._push,
             )  # fmt: skip
         self.run.close_trials(outcome.trials, settings.space.trial_keys)
@@ -162,7 +164,7 @@ class _Stages:
         measured = self._measure(distilled.sets, best)
         finals = name_finals(measured[CHALLENGE], best.name, trial_name(REFERENCE_TRIAL))
         rows, study = _study(distilled, measured, finals)
-        diagnostics = measure_diagnostics(self.inputs, self.resources, best, reference, self.console)
+        diagnostics = measure_diagnostics(self.inputs, self.resources, best, reference, self.console, self.patience)
         self.progress.spend("finals")
         self.run.log_finals(measured)
         self.run.flush(RUN_NAMES_S)
@@ -195,7 +197,7 @@ class _Stages:
         inputs, images = self.inputs, {name: synthetic.images for name, synthetic in sets.items()}
         model = self.settings.places.folder / "model"
         return run_finals(
-            inputs, self.resources, images, self.progress, self._push, self.console,
+            inputs, self.resources, images, self.progress, self._push, self.console, self.patience,
             best=best.name, save_model=partial(save_model, model, inputs.network, inputs.dataset),
         )  # fmt: skip
 

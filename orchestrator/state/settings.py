@@ -24,7 +24,10 @@ from trainables.data.published import find
 from trainables.data.source import Source
 from trainables.implementation import Implementation
 
-__all__ = ["SweepSettings", "repeat_command"]
+__all__ = ["PATIENCE_S", "SweepSettings", "repeat_command"]
+
+PATIENCE_S = 600.0
+"""Default of `SweepSettings.patience_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class SweepSettings:
     """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
     """Seconds after which the search starts no further trials and stops the running ones."""
+    patience_s: float = PATIENCE_S
+    """Seconds without progress, while processes are lost, after which a stage is given up; it can be resumed."""
     memory_budget_bytes: float | None = None
     """Memory that the graph of a trial's inner step may take; None: the trial's share of the device's free memory."""
     tracking_uri: str | None = None
@@ -79,7 +84,8 @@ class SweepSettings:
         share = self.gpus_per_trial
         if share is not None and share != "auto" and (isinstance(share, str) or not 0 < share <= 1):
             raise UserError(f"gpus_per_trial is auto, or a number above 0 and at most 1, not {share!r}")
-        for what, amount in (("time_budget_s", self.time_budget_s), ("memory_budget_bytes", self.memory_budget_bytes)):
+        for what in ("time_budget_s", "patience_s", "memory_budget_bytes"):
+            amount = getattr(self, what)
             if amount is not None and not amount > 0:
                 raise UserError(f"{what} is a number above 0, not {amount}")
 

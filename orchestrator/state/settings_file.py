@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.state.settings import SweepSettings
+from orchestrator.state.settings import PATIENCE_S, SweepSettings
 from orchestrator.state.workdir import Workdir
 from search_spaces.record import from_record, to_record
 from trainables.storage.atomic import write_json
@@ -13,11 +13,11 @@ from trainables.storage.atomic import write_json
 __all__ = ["check_same_settings", "read_settings", "write_settings"]
 
 SETTINGS_VERSION = 3
-_EXECUTION_KEYS = ("address", "concurrent", "gpus_per_trial", "time_budget_s")
+_EXECUTION_KEYS = ("address", "concurrent", "gpus_per_trial", "time_budget_s", "patience_s")
 """Settings that may change when a sweep is resumed: they change how it runs, and not its result."""
 _WRITTEN = (
-    "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "memory_budget_bytes", "tracking_uri",
-    "study_uri", "storage_path", "preset",
+    "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "patience_s", "memory_budget_bytes",
+    "tracking_uri", "study_uri", "storage_path", "preset",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def read_settings(workdir: Workdir, name: str, **changes: Any) -> SweepSettings:
         record = json.loads(content)
         if (version := record["version"]) != SETTINGS_VERSION:
             raise UserError(f"{file} has format version {version}, this program reads {SETTINGS_VERSION}; start anew")
+        record.setdefault("patience_s", PATIENCE_S)  # files of release 0.1 lack it
         written = {key: record[key] for key in _WRITTEN}
         data = None if record["data"] is None else Path(record["data"])
         space = from_record(record["space_record"])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped, UserError
-from orchestrator.terminal.values import SHARE, Refused
+from orchestrator.terminal.values import DURATION, SHARE, Refused
 from search_spaces import SpaceError
 from search_spaces.completion import complete_spaces
 from search_spaces.presets import PRESETS
@@ -112,6 +112,11 @@ _EXPERT_OPTIONS = (
         "--gpus-per-trial", type=SHARE, metavar="F",
         help="Share of a GPU for each worker, or auto: from the measured memory of a trial; default: 1, without GPUs a "
         "CPU core.",
+    ),
+    click.option(
+        "--patience", type=DURATION, default="10m", show_default=True, metavar="10m",
+        help="Give up after this time without progress, while memory or nodes are lost; until then processes are "
+        "started again.",
     ),
     click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE", callback=_keys_and_values,

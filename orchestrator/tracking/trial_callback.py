@@ -9,7 +9,7 @@ from ray import tune
 
 from orchestrator.reporting.pictures import draw_set
 from orchestrator.results.trials import images_of, trial_name
-from orchestrator.search.run import error_line
+from orchestrator.search.tune_errors import error_line, loss_of
 from orchestrator.state.stage import SEARCH
 from orchestrator.tracking.entries import now_ms
 from orchestrator.tracking.mlflow_service import Part
@@ -83,8 +83,9 @@ class TrackingCallback(tune.Callback):
                 self._log_outcome(trial, "finished" if rung.finishes(self._iterations) else "pruned")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Close the run of a failed trial with the reason."""
-        self._log_outcome(trial, "failed", error_line(trial))
+        """Close the run of a failed trial with the reason; a trial whose process was lost has not ended."""
+        if loss_of(trial) is None:
+            self._log_outcome(trial, "failed", error_line(trial))
 
     def _log_outcome(self, trial: Any, outcome: str, reason: str = "") -> str:
         """Create the trial's run if it is missing, log the outcome, and return the trial's name."""

@@ -50,10 +50,11 @@ def run_sweep(workdir: Path, name: str, *arguments: str) -> Sweep:
     return Sweep(workdir, name, done.stdout)
 
 
-def begin(workdir: Path | str, name: str, *arguments: object) -> subprocess.Popen[str]:
+def begin(workdir: Path | str, name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start a small sweep; the workdir may be a URI."""
     return start(
-        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments
+        sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--workdir", workdir, "--name", name, *arguments,
+        **environment,
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
 from orchestrator.results.trials import REFERENCE_TRIAL, best_trial, ranked
 from orchestrator.search.proposals import StudySearch
-from orchestrator.search.run import SearchWatch, read_trials
+from orchestrator.search.run import read_trials
 from orchestrator.search.scheduler import ReferenceSafeASHA
+from orchestrator.search.watch import SearchWatch
 from search_spaces import load
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 

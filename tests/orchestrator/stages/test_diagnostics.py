@@ -27,6 +27,7 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from search_spaces import load
 from tests.support.builders import sweep_settings, trial_record
+from tests.support.losses import patience
 from trainables.distillation.diagnostics import matching_losses, parameter_distances
 from trainables.distillation.trajectory import Distiller
 from trainables.seeding import generator, seed_of
@@ -193,7 +194,7 @@ def measured(sweep: tuple[Inputs, TrialRecord, Distiller]) -> dict[str, Any]:
     # A reference that failed at settings with which no distillation can be made, and so has no checkpoint.
     reference = record(0, {**best.settings, "N": 0}, status="failed", rungs={})
     with connected("local", None) as resources:
-        return measure(inputs, resources, best, reference, make_console(quiet=True))
+        return measure(inputs, resources, best, reference, make_console(quiet=True), patience())
 
 
 class TestMeasured:

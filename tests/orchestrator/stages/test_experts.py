@@ -17,6 +17,7 @@ from orchestrator.cluster.resources import Resources
 from orchestrator.errors import UserError
 from orchestrator.stages.experts import ensure_experts
 from tests.support.experts import expert_identity
+from tests.support.losses import patience
 from tests.support.settings import expert_recipe
 from trainables.data import datasets
 from trainables.data.augmentation import Augmentation
@@ -67,7 +68,7 @@ def stage(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
         console = Console(file=said, width=1000)
         resources = Resources(cpus=min(actors, ray.cluster_resources()["CPU"]), gpus=0, gpus_per_trial=0)
         try:
-            outcome: Any = ensure_experts(inputs, resources, console)  # type: ignore[arg-type]
+            outcome: Any = ensure_experts(inputs, resources, console, patience(console))  # type: ignore[arg-type]
         except UserError as error:
             outcome = error
         return SimpleNamespace(
