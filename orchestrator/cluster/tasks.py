@@ -57,7 +57,8 @@ def run_tasks(
     """Of the tasks that are done; None if no other task needs it."""
     with resources.requested(min(resources.workers(limit), len(tasks))):
         while waiting or running:
-            if not patience.pause_left:
+            pause = patience.pause_left
+            if not pause:
                 most = patience.workers(resources.now().workers(limit))
                 ready = [key for key, task in waiting.items() if results.keys() >= set(task.needs)]
                 for key in ready[: max(0, most - len(running))]:
@@ -66,7 +67,7 @@ def run_tasks(
             elif not running:
                 patience.wait()
                 continue
-            for reference in ray.wait(list(running), timeout=patience.pause_left or None)[0]:
+            for reference in ray.wait(list(running), timeout=pause or None)[0]:
                 key = running.pop(reference)
                 try:
                     result = result_of(reference)
@@ -75,7 +76,8 @@ def run_tasks(
                         raise
                     patience.lost(tasks[key].name, error)
                     patience.check()
-                    waiting = {key: tasks[key], **waiting}
+                    # In the old order: what others need stays first, as a worker that makes it may hold a core.
+                    waiting = {each: task for each, task in tasks.items() if each in waiting or each == key}
                 else:
                     patience.progress(tasks[key].name)
                     results[key] = result if key in needed else None

@@ -118,11 +118,12 @@ class ActorPool:
             RayTaskError: An actor raised an error.
             RayActorError: The creation of an actor raised an error.
         """
-        self._replace_lost()
+        pause = self._patience.pause_left
+        if not pause:
+            self._replace_lost()
         if not self._calls:
             self._patience.wait()
             return
-        pause = self._patience.pause_left
         ready, _ = ray.wait(list(self._calls), timeout=pause or QUIET_S)
         if not ready and not pause:
             self._tell_of_no_room()
@@ -209,10 +210,8 @@ class ActorPool:
         self._patience.check()
 
     def _replace_lost(self) -> None:
-        """Replace lost actors, unless there is a pause, or as many actors as may run at once are at work."""
-        while self._lost and not self._patience.pause_left:
-            if len(self._calls) >= self._patience.workers(len(self._slots)):
-                return
+        """Replace lost actors, as far as they may run at once with those that are at work."""
+        while self._lost and len(self._calls) < self._patience.workers(len(self._slots)):
             slot = self._lost.pop(0)
             listed = self._store.read()
             ends = [

@@ -38,8 +38,9 @@ def callback(run: SweepRun, workdir: Workdir, **stage: str) -> TrackingCallback:
 def trial(number: int) -> SimpleNamespace:
     """Make what the callback reads of a trial of Tune."""
     return SimpleNamespace(
-        trial_id=f"id-{number}", config={"trial_number": number, "lr_pixel": 0.1}, last_result=None, error_file=None
-    )
+        trial_id=f"id-{number}", config={"trial_number": number, "lr_pixel": 0.1}, last_result=None, error_file=None,
+        pickled_error_file=None,
+    )  # fmt: skip
 
 
 def result(number: int, iteration: int, **more: Any) -> dict[str, Any]:

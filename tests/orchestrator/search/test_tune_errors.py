@@ -1,5 +1,6 @@
 """Tune's manager of actors and the errors that mean a lost process: what Ray's own does, and what ours does."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,10 +8,17 @@ import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.tune.execution import tune_controller
 
-from orchestrator.search.tune_errors import losses_known_to_tune
+from orchestrator.search.tune_errors import error_line, loss_of, losses_known_to_tune
+from tests.support.losses import lose_process
 
 CONTROLLER: Any = tune_controller
 LOST = [OutOfMemoryError("the memory was full"), NodeDiedError("gone")]
@@ -50,3 +58,18 @@ def test_ours_tells_tune_of_a_lost_actor_and_its_task(error: Exception) -> None:
 def test_other_errors_are_left_as_they_are() -> None:
     with losses_known_to_tune(), pytest.raises(RuntimeError, match="Caught unexpected exception"):
         seen_of(CONTROLLER.RayActorManager, LocalRayletDiedError())
+
+
+def test_a_trials_loss_is_read_from_what_tune_wrote(tmp_path: Path) -> None:
+    trial = SimpleNamespace(error_file=None, pickled_error_file=None)
+    assert loss_of(trial) is None
+    lose_process(trial, tmp_path)
+    assert isinstance(loss_of(trial), WorkerCrashedError)
+
+
+def test_a_loss_before_another_error_is_not_that_trials_end(tmp_path: Path) -> None:
+    trial = SimpleNamespace(error_file=None, pickled_error_file=None)
+    lose_process(trial, tmp_path)
+    with (tmp_path / "error.txt").open("a") as file:
+        file.write("Failure # 2 (occurred at one)\nTraceback\nTuneError: the study is closed\n")
+    assert loss_of(trial) is None and error_line(trial) == "TuneError: the study is closed"

@@ -13,6 +13,7 @@ from orchestrator.results.trials import TrialRecord
 from orchestrator.search.status import SearchStatus, State
 from orchestrator.search.view import SearchView
 from tests.support.builders import trial_record
+from tests.support.losses import lose_process
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 
 FAILED = SettingsFailed("diverged: no finite update in iterations 25 to 49 (α = [1e+30]); lower alpha_init or lr_pixel")
@@ -68,7 +69,9 @@ class Screen:
 
 
 def trial(number: int, **config: Any) -> SimpleNamespace:
-    return SimpleNamespace(config={"trial_number": number, **config}, error_file=None, path="/tune/trial")
+    return SimpleNamespace(
+        config={"trial_number": number, **config}, error_file=None, pickled_error_file=None, path="/tune/trial"
+    )
 
 
 def table(screen: Screen, width: int) -> list[str]:
@@ -173,6 +176,16 @@ class TestPlainLines:
             "trial-001 failed at 0/100: ValueError: [shape] is wrong; traceback in /tune/trial/error.txt; 1/6 done"
             in screen.text
         )
+
+    def test_a_trial_whose_process_was_lost_has_not_ended(self, tmp_path: Path) -> None:
+        screen, taken = Screen(), trial(1)
+        screen.report(1, rung(25, 0.5))
+        lose_process(taken, tmp_path)
+        screen.view.on_trial_error(0, [], taken)
+        assert screen.text == ""
+        screen.report(1, rung(100, 0.6))
+        screen.complete(1)
+        assert screen.text.startswith("trial-001 finished at 100/100: validation accuracy 0.600; 1/6 done")
 
 
 class TestTable:

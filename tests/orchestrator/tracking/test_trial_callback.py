@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 from ray import cloudpickle
 
 from orchestrator.state.workdir import Workdir
+from tests.support.losses import lose_process
 from tests.support.tracking import ITERATIONS, callback, children, opened, report, steps, trial
 from trainables.storage.checkpoints import checkpoint_place, write_checkpoint
 from trainables.workers.rung import Halted, SettingsFailed
@@ -49,7 +50,7 @@ def test_a_trial_is_a_run_with_params_metrics_pictures_and_status(workdir: Workd
 def test_how_trials_end(workdir: Workdir, tmp_path: Path) -> None:
     run = opened(workdir, "ends")
     tracking = callback(run, workdir)
-    finished, pruned, hopeless, broken, cut_off = trials = [trial(number) for number in range(5)]
+    finished, pruned, hopeless, broken, cut_off, lost = trials = [trial(number) for number in range(6)]
     for one in trials:
         tracking.on_trial_start(0, [], one)
         report(tracking, one, 10)
@@ -62,6 +63,8 @@ def test_how_trials_end(workdir: Workdir, tmp_path: Path) -> None:
     broken.error_file = tmp_path / "error.txt"
     broken.error_file.write_text("Traceback\n  somewhere\nValueError: broken\n")
     tracking.on_trial_error(0, [], broken)
+    lose_process(lost, tmp_path)
+    tracking.on_trial_error(0, [], lost)
     assert run.end("KILLED") == 0
     client = MlflowClient(workdir.mlflow_uri)
     runs = children(client, run)
@@ -72,6 +75,7 @@ def test_how_trials_end(workdir: Workdir, tmp_path: Path) -> None:
         "trial-002": ("FAILED", "failed"),
         "trial-003": ("FAILED", "failed"),
         "trial-004": ("KILLED", None),
+        "trial-005": ("KILLED", None),
     }
     assert runs["trial-002"].data.tags["mdatm.reason"] == "diverged: α = nan"
     assert steps(client, runs["trial-002"].info.run_id) == [10], "a failed result's NaN is no metric"
