@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def run_search(
     seconds_left = None if budget is None else budget - progress.seconds().get(SECONDS[settings.stage], 0.0)
     began = time.monotonic()
     if left and not watch.stop_all() and (seconds_left is None or seconds_left > 0):
-        add_ended(read_trials(search.study, space, settings.stage))
+        add_ended(read_trials(search.study.get_trials(deepcopy=False), space, settings.stage))
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, work=work), resources.per_worker),
             tune_config=tune.TuneConfig(
@@ -224,7 +224,7 @@ def run_search(
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
         search.end_unfinished("the time budget")
-    ended = read_trials(search.study, space, settings.stage)
+    ended = read_trials(search.study.get_trials(deepcopy=False), space, settings.stage)
     # Tune's `fit` returns normally after a signal.
     interrupted = len(ended) < trials and not out_of_time and not watch.stop_all()
     return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
@@ -236,12 +236,18 @@ def _failure(trial: FrozenTrial) -> str | None:
     return str(trial.user_attrs.get("reason", "")) if failed else None
 
 
-def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[TrialRecord]:
-    """Return the trials of a stage's study that have ended, by number."""
+def read_trials(
+    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, unfinished: bool = False
+) -> list[TrialRecord]:
+    """Return the trials of a stage's study that have ended, and on request the unfinished ones, in their order.
+
+    An unfinished trial whose proposal is incomplete is left out.
+    """
+    statuses = {**_STATUS, **({TrialState.RUNNING: "unfinished"} if unfinished else {})}
     return [
         TrialRecord(
             number=trial.number,
-            status=trial.user_attrs.get("outcome", _STATUS[trial.state]),
+            status=trial.user_attrs.get("outcome", statuses[trial.state]),
             settings=space.resolve(trial.params),
             rungs=dict(sorted(trial.intermediate_values.items())),
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
@@ -249,6 +255,6 @@ def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[
             measures=trial.user_attrs.get("measures", {}),
             stage=stage,
         )
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state in _STATUS
+        for trial in trials
+        if trial.state in statuses and (trial.state.is_finished() or trial.params.keys() == space.first().keys())
     ]

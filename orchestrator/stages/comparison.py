@@ -21,7 +21,9 @@ from orchestrator.results.comparison import comparison_records
 from orchestrator.results.entries import ComparedSet
 from orchestrator.results.finals import Measured, measured_by_protocol
 from orchestrator.results.result_json import write_result
+from orchestrator.results.under_way import UnderWay
 from orchestrator.stages.baselines import Baselines
+from orchestrator.stages.bulletin import Bulletin
 from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
 from orchestrator.stages.finals import measure_jobs, start_network
@@ -57,25 +59,42 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     check_ipc(inputs.dataset, max(_space(settings).ipcs))  # before the experts are trained
     check_experts(inputs)
     with tracked(settings, mirror) as run:
+
+        def write_so_far(status: str, under_way: UnderWay) -> None:
+            write_result(settings, _result(inputs, progress, run, status) | {"under_way": under_way.to_json()})
+
+        bulletin = Bulletin(write_so_far, settings)
         try:
-            console.print(f"Comparison {settings.name} in {settings.places.shared}")
-            run.log_dataset(inputs.dataset, inputs.file)
-            if _space(settings).distilled:  # they start from images that the experts classify correctly
-                experts = ensure_experts(inputs, resources, console)
-                run.log_experts(experts, inputs.experts_params, inputs.experts_place)
-            progress.spend("experts")
-            jobs = _start(inputs, resources, progress)
-            measure_jobs(jobs, progress, partial(mirror.push, everything=False), console, title="Comparison, networks")
+            with bulletin:
+                mirror.push()
+                console.print(f"Comparison {settings.name} in {settings.places.shared}")
+                run.log_dataset(inputs.dataset, inputs.file)
+                if _space(settings).distilled:  # they start from images that the experts classify correctly
+                    bulletin.begin("experts", unit="epochs")
+                    experts = ensure_experts(inputs, resources, console, bulletin.count)
+                    run.log_experts(experts, inputs.experts_params, inputs.experts_place)
+                progress.spend("experts")
+                bulletin.begin("networks", unit="networks")
+                jobs = _start(inputs, resources, progress)
+                push = partial(mirror.push, everything=False)
+                measure_jobs(jobs, progress, push, console, title="Comparison, networks", follow=bulletin.count)
+                bulletin.begin("report")
+            return _conclude(inputs, progress, run)
         except BaseException as error:
-            write_result(settings, _result(inputs, progress, run, status_after(error)))
+            bulletin.end(status_after(error), error)
             raise
-        result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
-        sets = {compared.name: compared._asdict() for compared in _sets(settings)}
-        run.log_finals(_measured(progress), sets)
-        report_comparison(settings, result)
-        write_result(settings, result)
-        run.log_result(result_entries(result, settings, run.run_id))
-        return result
+
+
+def _conclude(inputs: Inputs, progress: Progress, run: SweepRun) -> dict[str, Any]:
+    """Write the files of a finished comparison, log them, and return the content of result.json."""
+    settings = inputs.settings
+    result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
+    sets = {compared.name: compared._asdict() for compared in _sets(settings)}
+    run.log_finals(_measured(progress), sets)
+    report_comparison(settings, result)
+    write_result(settings, result)
+    run.log_result(result_entries(result, settings, run.run_id))
+    return result
 
 
 def _space(settings: SweepSettings) -> Comparison:

@@ -14,10 +14,13 @@ from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from orchestrator.cluster.resources import Resources
     from orchestrator.stages.inputs import Inputs
+    from orchestrator.terminal.steps import Steps
 
 __all__ = ["train_experts"]
 
@@ -27,7 +30,13 @@ PATIENCE_S = 60.0
 """Seconds without an answer, because Ray has no room for any actor, before that is reported."""
 
 
-def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console") -> None:
+def train_experts(
+    inputs: "Inputs",
+    resources: "Resources",
+    missing: list[int],
+    console: "Console",
+    follow: "Callable[[Steps], None]" = lambda steps: None,
+) -> None:
     """Train experts on actors, and add every expert to the manifest when it is finished.
 
     The caller holds the store's lock. Experts that the manifest lists resume from the end of their files. After an
@@ -41,7 +50,7 @@ def train_experts(inputs: "Inputs", resources: "Resources", missing: list[int], 
     total = len(missing) * inputs.settings.space.horizon_epochs
     pool = ActorPool(inputs, resources, missing, console)
     try:
-        with progress_bar(console, f"Training {len(missing)} experts, epochs", total) as show:
+        with progress_bar(console, f"Training {len(missing)} experts, epochs", total, follow) as show:
             while pool.at_work:
                 pool.step()
                 show(pool.epochs)

@@ -22,6 +22,7 @@ from orchestrator.stages.baselines import Baselines, chosen_baselines
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.progress import Progress
 from orchestrator.terminal.progress_bar import progress_bar
+from orchestrator.terminal.steps import Steps
 from search_spaces.name_lists import REGIMES, listed
 from trainables.config.protocol import Protocol
 from trainables.data.real_images import real_images
@@ -44,6 +45,7 @@ def run_finals(
     *,
     best: str,
     save_model: Callable[[Tensor], None],
+    follow: Callable[[Steps], None],
 ) -> Measured:
     """Train networks on every set, test them, and return their metrics.
 
@@ -58,6 +60,7 @@ def run_finals(
         console: Shows the progress.
         best: The set whose first network is saved, and which the label regimes measure.
         save_model: Called with that network's parameters, float32 [P], before its metrics are recorded.
+        follow: Called with the networks as steps when their training begins.
 
     Raises:
         InputError: A worker refused its input.
@@ -80,7 +83,10 @@ def run_finals(
         if job == (CHALLENGE, best, 0):
             save_model(torch.tensor(theta))
 
-    measure_jobs(jobs, progress, written, console, title="Finals, networks", on_measured=save_first)
+    measure_jobs(
+        jobs, progress, written, console, title="Finals, networks", on_measured=save_first, follow=follow,
+        cost=lambda job: _cost(inputs, job),
+    )  # fmt: skip
     return measured_by_protocol(progress, wanted)
 
 
@@ -92,6 +98,8 @@ def measure_jobs(
     *,
     title: str,
     on_measured: Callable[[tuple[str, str, int], Any], None] = lambda job, theta: None,
+    follow: Callable[[Steps], None] = lambda steps: None,
+    cost: Callable[[tuple[str, str, int]], float] = lambda job: 1.0,
 ) -> None:
     """Wait for networks that workers train and test, and record the metrics of a network as soon as it is tested.
 
@@ -102,11 +110,14 @@ def measure_jobs(
         console: Shows the progress.
         title: Title of the progress bar.
         on_measured: Called with a job and the network's parameters, float32 [P], before its metrics are recorded.
+        follow: Called with the networks as steps when the waiting begins.
+        cost: Work of a job, in any unit, for the estimate of the time left.
 
     Raises:
         InputError: A worker refused its input.
     """
-    with progress_bar(console, title, max(1, len(jobs))) as show:
+    work, done = sum(map(cost, jobs.values())), 0.0
+    with progress_bar(console, title, max(1, len(jobs)), follow) as show:
         waiting = list(jobs)
         while waiting:
             ready, waiting = ray.wait(waiting)
@@ -114,9 +125,10 @@ def measure_jobs(
                 metrics, theta = result_of(reference)
                 on_measured(jobs[reference], theta)
                 progress.add_final(jobs[reference], metrics)
+                done += cost(jobs[reference])
             progress.spend("finals")
             written()
-            show(len(jobs) - len(waiting))
+            show(len(jobs) - len(waiting), done / work)
 
 
 def start_network(
@@ -146,6 +158,16 @@ def start_network(
         inputs.file, images, inputs.network, protocol, inputs.evaluation_augmentation, seed, resources.device, regime,
         None if regime == "hard" else teacher,
     )  # fmt: skip
+
+
+def _cost(inputs: Inputs, job: tuple[str, str, int]) -> float:
+    """Return the images that the training of a network passes through."""
+    protocol, name, _ = job
+    settings = inputs.settings
+    if name == FULL_DATA:
+        return float(len(inputs.dataset.split("train")) * settings.full_data_protocol.epochs)
+    how = settings.final_protocol if protocol == CHALLENGE else settings.regime_protocol(protocol)
+    return float(settings.fixed["ipc"] * inputs.dataset.classes * how.epochs)
 
 
 def _start(jobs: Sequence[Job], inputs: Inputs, resources: Resources, sets: Mapping[str, Tensor]) -> dict[Any, Job]:
