@@ -33,8 +33,12 @@ _COMMANDS = {
     "dcs": _Command(
         "orchestrator.dcs", "Measure how distillation losses correlate with the quality of sets of equal size."
     ),
+    "status": _Command(
+        "orchestrator.status",
+        "Say what the sweeps of a workdir do: stage, trials, best so far, time left, how to go on.",
+    ),
     "report": _Command(
-        "orchestrator.report", "Rewrite a finished sweep's report from its files, or compare several sweeps."
+        "orchestrator.report", "Write a sweep's report from its files, also while it runs, or compare several sweeps."
     ),
     "ui": _Command(
         "orchestrator.ui", "Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does."

@@ -3,19 +3,17 @@
 python -m orchestrator.ui
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 import click
-from filelock import FileLock, Timeout
 
 from orchestrator.errors import ClusterError, UserError
-from orchestrator.state.mirror import Mirror
+from orchestrator.results.result_json import stored_result
+from orchestrator.state.looking import fetch
+from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import read_settings
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_sweeps
@@ -30,16 +28,18 @@ __all__ = ["main"]
     "--sweep",
     metavar="SWEEP",
     shell_complete=complete_sweeps,
-    help="Sweep whose trials to compare; default: the last finished sweep.",
+    help="Sweep whose trials to compare, also while it runs; default: the sweep that was written last.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @one_line_errors
 def main(workdir: str, sweep: str | None, port: int) -> None:
     """Print the pages' addresses, and serve the pages until stopped unless a tracking server serves them."""
-    databases = _with_databases(Workdir.at(workdir), sweep)
-    result = _last_result(Workdir.at(workdir), sweep)
-    settings = read_settings(Workdir.at(workdir), result.parent.name)
-    tracked = json.loads(result.read_text())["mlflow"]
+    settings = _settings(Workdir.at(workdir), sweep)
+    fetch(settings.places)
+    databases, result = settings.workdir.databases(settings.name), stored_result(settings)
+    if result is None:
+        raise UserError(f"{settings.name!r} has no runs in MLflow yet; it begins with: {settings.resume_command}")
+    tracked = result["mlflow"]
     store = settings.tracking_uri or databases.mlflow_uri
     if settings.tracking_uri is None and not databases.mlflow_database.exists():  # MLflow would make an empty one
         raise UserError(f"the MLflow database {databases.mlflow_database} is missing; restore it")
@@ -78,38 +78,21 @@ def _serve(store: str, databases: Workdir, port: int) -> None:
     raise ClusterError(f"the MLflow server ended with exit code {code}; is port {port} free?")
 
 
-def _with_databases(workdir: Workdir, sweep: str | None) -> Workdir:
-    """Return the folder that has the databases; for a workdir at a URI, the sweep's folder, updated from the URI.
+def _settings(workdir: Workdir, sweep: str | None) -> SweepSettings:
+    """Return the settings of a sweep; without a name, of the one whose result.json was written last.
 
     Raises:
-        UserError: The URI has no such sweep, or no sweep is named.
+        UserError: The workdir has no such sweep, or no sweep of a workdir at a URI is named.
     """
-    if workdir.uri is None:
-        return workdir
-    if sweep is None or workdir.shared_sweep(sweep).read("settings.json") is None:
-        names = workdir.sweeps()
-        existing = f"there are {', '.join(names)}" if names else "there is none"
-        raise UserError(f"--sweep names a sweep of {workdir}, not {sweep}; {existing}")
-    folder = workdir.sweep(sweep)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        suppress(Timeout),
-        FileLock(folder / ".lock", timeout=0),
-    ):  # a held lock: the sweep's driver runs here, and its folder is newer
-        Mirror(workdir, sweep).pull()
-    return workdir.databases(sweep)
-
-
-def _last_result(workdir: Workdir, sweep: str | None) -> Path:
-    """Return the path of a finished sweep's result.json; without a name, of the sweep that finished last.
-
-    Raises:
-        UserError: The workdir has no such result.
-    """
-    results = sorted(workdir.root.glob(f"sweeps/{sweep or '*'}/result.json"), key=lambda path: path.stat().st_mtime)
-    if not results:
-        raise UserError(f"no finished sweep{f' named {sweep!r}' if sweep else ''} in {workdir}/sweeps; run one first")
-    return results[-1]
+    if sweep is not None:
+        return read_settings(workdir, sweep)
+    names = workdir.sweeps()
+    if workdir.uri is not None or not names:
+        existing = f"there are {', '.join(names)}" if names else "there is none; run one first"
+        raise UserError(f"--sweep names a sweep of {workdir}; {existing}")
+    written = [(workdir.sweep(name) / "result.json", name) for name in names]
+    times = [(file.stat().st_mtime if file.exists() else 0.0, name) for file, name in written]
+    return read_settings(workdir, max(times)[1])
 
 
 if __name__ == "__main__":

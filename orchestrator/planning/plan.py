@@ -55,8 +55,15 @@ class Plan:
     """Floating-point operations by stage."""
     matching_operations: float
     """The search's operations for inner steps and their derivatives."""
+    networks_operations: float
+    """The finals' operations without their distillations."""
     cpu_rate: float
     """Operations a second of one CPU core."""
+
+    @property
+    def networks_in_trials(self) -> float:
+        """The finals' work without their distillations, as the trials of the search that take as many operations."""
+        return self.networks_operations / (self.operations["search"] / self.trials)
 
     def hours(self, stage: str | None = None, *, gpu: bool = False) -> float:
         """Hours of a stage, or of all stages, on one CPU core or one GPU."""
@@ -86,9 +93,10 @@ def make_plan(settings: SweepSettings) -> Plan:
     steps = sum(point["N"] * min(point["batch_syn"], set_size) for point in points) / len(points)
     scoring = (fixed["full_data_epochs"] + SCORING_EPOCHS) * train_images * training
     if isinstance(settings.space, Comparison):
-        distillations, finals = _comparison(settings.space, fixed, data.classes, forward)
-        finals += fixed["repeats"] * scoring
+        distillations, networks = _comparison(settings.space, fixed, data.classes, forward)
+        networks += fixed["repeats"] * scoring
         matching = search = distillations
+        finals = networks
     else:
         rungs = fixed["iterations"] / fixed["validation_every_iterations"]
         validation = rungs * fixed["validation_networks"] * fixed["validation_epochs"] * set_size * training
@@ -98,16 +106,12 @@ def make_plan(settings: SweepSettings) -> Plan:
         baselines = [name for name in settings.space.baselines if name != "random"]
         sets = 1 + len(baselines) + (len(points) if settings.space.is_grid else 2 + again)
         in_regimes = len(listed(fixed["regimes"], REGIMES)) * (2 + len(baselines))
-        finals = (
-            again * distillation
-            + (scoring if baselines else 0.0)
-            + fixed["final_networks"]
-            * (
-                sets * set_size * fixed["protocol_epochs"] * training
-                + in_regimes * set_size * fixed["regime_epochs"] * training
-                + train_images * fixed["full_data_epochs"] * (training + whitening)
-            )
+        networks = (scoring if baselines else 0.0) + fixed["final_networks"] * (
+            sets * set_size * fixed["protocol_epochs"] * training
+            + in_regimes * set_size * fixed["regime_epochs"] * training
+            + train_images * fixed["full_data_epochs"] * (training + whitening)
         )
+        finals = again * distillation + networks
         matching = fixed["trials"] * fixed["iterations"] * steps * forward * MATCHING_PASSES
         search = fixed["trials"] * distillation
     epochs = settings.space.horizon_epochs
@@ -126,6 +130,7 @@ def make_plan(settings: SweepSettings) -> Plan:
             "finals": finals,
         },
         matching_operations=matching,
+        networks_operations=networks,
         cpu_rate=CPU_RATE_WIDE if fixed["net_width"] >= WIDE else CPU_RATE_NARROW,
     )
 

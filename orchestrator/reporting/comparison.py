@@ -16,6 +16,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from orchestrator.reporting.page import write_report_pages
+from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.tables import comparison_cells, differences_markdown
 from orchestrator.reporting.templating import render
 from orchestrator.reporting.words import SKIPPED, TEACHERS, chance_text, meanings_text, method_name, size_text
@@ -28,16 +29,18 @@ from search_spaces.registry import compared
 __all__ = ["report_comparison"]
 
 
-def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> None:
+def report_comparison(settings: SweepSettings, result: Mapping[str, Any], notice: str = "") -> None:
     """Write report.md, report.html and the scalability figure of a comparison.
 
     Args:
         settings: Settings of the comparison.
         result: The content of its result.json.
+        notice: What is said first, in Markdown, of a comparison that has not finished, whose records are incomplete.
     """
     records, title = result["records"], settings.space.title
-    draw_scalability(settings.places.folder / "figures" / "scalability.png", records)
-    regimes, skip_rates = in_order(records, "regime"), result["skip_rates"]
+    if records:
+        draw_scalability(settings.places.folder / "figures" / "scalability.png", records)
+    regimes, skip_rates = in_order(records, "regime"), result.get("skip_rates", {})
     skipped = {name: rate for name, rate in sorted(skip_rates.items()) if rate > SKIPPED}
     text = render(
         "comparison.md.j2",
@@ -50,7 +53,9 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any]) -> Non
         meanings=meanings_text(regimes),
         teacher=TEACHERS[settings.fixed["teacher"]] if set(regimes) - {"hard"} else "",
         regimes=[_regime(records, regime) for regime in regimes],
-        spread=spread(records),
+        spread=None if notice else spread(records),
+        notice=notice,
+        pages=pages_section(settings, result["mlflow"]),
     )
     write_report_pages(settings.places.folder / "report.html", text, title=f"{settings.name}: {title}")
 

@@ -21,6 +21,7 @@ from orchestrator.reporting.sections.importance import (
     has_enough_trials,
     settings_section,
 )
+from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.sections.ranges import draw_ranges, range_section
 from orchestrator.reporting.sections.regimes import regime_section
 from orchestrator.reporting.sections.study import draw_study, study_section
@@ -33,7 +34,7 @@ from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Space, Study
 
-__all__ = ["write_report"]
+__all__ = ["question_section", "write_report"]
 
 
 def write_report(
@@ -61,10 +62,7 @@ def write_report(
         result=result,
         counts=result["trials"],
         reference=space.reference,
-        dataset=space.dataset,
-        fixed=settings.fixed,
-        size=size_text(settings.fixed["ipc"]),
-        searched=_searched(space),
+        question=question_section(settings),
         study=study_section(result["study"], space, rows) if isinstance(space, Study) else "",
         test=test_section(settings, result),
         regimes=regime_section(settings, result),
@@ -79,9 +77,22 @@ def write_report(
         cost=cost_section(settings.fixed["iterations"], result, records),
         command=repeat_command(settings),
         algorithm=pseudo_code(result["best"]["config"]),
+        pages=pages_section(settings, result["mlflow"]),
         repeated=next((name for name in ("study", "repeats") if name in result), ""),
     )
     write_report_pages(settings.places.folder / "report.html", text, title=title)
+
+
+def question_section(settings: SweepSettings) -> str:
+    """Return the section that says what is searched, in Markdown."""
+    space, fixed = settings.space, settings.fixed
+    return render(
+        "sections/question.md.j2",
+        dataset=space.dataset,
+        fixed=fixed,
+        size=size_text(fixed["ipc"]),
+        searched=_searched(space),
+    )
 
 
 def _draw(settings: SweepSettings, records: list[TrialRecord], rows: list[dict[str, Any]]) -> None:

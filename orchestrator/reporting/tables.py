@@ -168,7 +168,7 @@ def comparison_cells(records: Sequence[Record], regime: str) -> tuple[list[str],
     """Return the headings and rows of a regime's table, with a dash where nothing was measured."""
     measured = {(record["method"], record["ipc"]): record for record in records if record["regime"] == regime}
     ipcs = in_order(records, "ipc")
-    budgets = {record["ipc"]: record["full_data_epochs"] for record in measured.values()}
+    budgets = {record["ipc"]: record["full_data_epochs"] for record in records}
     headings = ["method", *(f"ipc {ipc} (K = {budgets[ipc]:.3g})" for ipc in ipcs), "n"]
     rows = []
     for method in in_order(records, "method"):

@@ -8,6 +8,7 @@ from orchestrator.errors import UserError
 from orchestrator.results.differences import compare_finals
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial
+from orchestrator.results.under_way import UnderWay
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison, Study
 from trainables.storage.atomic import write_json
@@ -36,10 +37,10 @@ FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Results of a sweep; of an interrupted sweep those so far."""
+    """Results of a sweep; of one that has not finished those so far."""
 
     trials: list[TrialRecord] = field(default_factory=list)
-    """Trials that have ended."""
+    """Trials that have ended, and of a sweep that has not finished also the unfinished ones."""
     finals: dict[str, Any] = field(default_factory=dict)
     """As `name_finals` returns them."""
     study: dict[str, Any] | None = None
@@ -62,15 +63,21 @@ class Execution:
     """Addresses of the sweep's runs in MLflow."""
 
 
-def collect_result(settings: SweepSettings, status: str, found: Found, execution: Execution) -> dict[str, Any]:
+def collect_result(
+    settings: SweepSettings, status: str, found: Found, execution: Execution, under_way: UnderWay | None = None
+) -> dict[str, Any]:
     """Return the content of result.json; its form is a contract. Parts that a sweep did not reach are null or empty.
+
+    Differences are tested only in a finished sweep: before that, sets may lack networks.
 
     Args:
         settings: The sweep's.
-        status: finished, stopped or failed.
+        status: running, finished, stopped or failed.
         found: Its results; `found.study` becomes `study` of a study, or `repeats` of a search with `final_seeds`.
         execution: Its resources and time.
+        under_way: What a sweep that has not finished does; None if it has finished.
     """
+    finished = status == "finished"
     trials = found.trials
     part = "study" if isinstance(settings.space, Study) else "repeats" if settings.fixed["final_seeds"] else None
     statuses = [record.status for record in trials]
@@ -86,16 +93,15 @@ def collect_result(settings: SweepSettings, status: str, found: Found, execution
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
         "finals": found.finals,
-        "comparisons": compare_finals(found.finals),
+        "comparisons": compare_finals(found.finals) if finished else [],
         **({part: found.study} if part else {}),
         **({"regimes": found.regimes} if found.regimes else {}),
         "experts": execution.experts.facts() if execution.experts else None,
         "workers": execution.workers,
         "seconds": execution.seconds,
         "mlflow": execution.mlflow,
-        "files": FILES | ({part: f"{part}.parquet"} if part else {})
-        if status == "finished"
-        else {"trials": FILES["trials"]},
+        "files": FILES | ({part: f"{part}.parquet"} if part else {}) if finished else {"trials": FILES["trials"]},
+        **({"under_way": under_way.to_json()} if under_way else {}),
     }
 
 

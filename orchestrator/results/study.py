@@ -15,7 +15,7 @@ from search_spaces import Study
 from trainables.evaluation.metrics import TESTED, Metrics
 from trainables.storage.atomic import write_atomically
 
-__all__ = ["range_text", "study_rows", "summarize_study", "variant_range", "write_study"]
+__all__ = ["range_text", "study_rows", "summarize_study", "summarize_variants", "variant_range", "write_study"]
 
 
 def study_rows(
@@ -46,9 +46,15 @@ def study_rows(
 def summarize_study(
     space: Study, rows: Sequence[Mapping[str, Any]], finals: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Return `study` of result.json: by variant its settings and the summaries of its repeats; and the differences.
+    """Return `study` of result.json: `summarize_variants`, and the differences between variants.
 
     `repeats` of a search also has the differences of its winner from the baselines of `finals`.
+    """
+    return {"variants": summarize_variants(space, rows), "comparisons": compare_variants(rows, finals or {})}
+
+
+def summarize_variants(space: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return by variant its settings and the summaries of its repeats.
 
     A repeat's value is the mean over its networks, so n counts distillations, and std is the deviation between them. A
     variant of which no repeat did all its iterations has null in place of a summary.
@@ -63,7 +69,7 @@ def summarize_study(
                 for metric in ("validation_accuracy", *TESTED)
             },
         }
-    return {"variants": variants, "comparisons": compare_variants(rows, finals or {})}
+    return variants
 
 
 def write_study(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

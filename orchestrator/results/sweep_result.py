@@ -12,8 +12,7 @@ import pandas as pd
 
 from orchestrator.results.entries import PAPER_SETTING, RANDOM_REAL, WINNER
 from orchestrator.results.result_json import require_finished
-from orchestrator.state.lock import exclusive_lock
-from orchestrator.state.mirror import Mirror
+from orchestrator.state.looking import fetch
 from orchestrator.state.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -179,11 +178,9 @@ def read_result(settings: SweepSettings) -> SweepResult:
     """Return the result of a finished sweep; a workdir at a URI is fetched first.
 
     Raises:
-        UserError: The sweep is not finished, or another process holds the lock of a workdir at a URI.
+        UserError: The sweep is not finished.
     """
-    if settings.workdir.uri is not None:
-        with exclusive_lock(settings.places):
-            Mirror(settings.workdir, settings.name).pull()
+    fetch(settings.places)
     return SweepResult(settings=settings, record=require_finished(settings))
 
 

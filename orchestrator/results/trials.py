@@ -1,4 +1,4 @@
-"""Trials that have ended: their records, ranking and file."""
+"""The trials of a search or study: their records, ranking and file."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,17 +40,17 @@ def images_of(state: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial that has ended."""
+    """One trial that has begun."""
 
     number: int
     status: str
-    """finished, pruned or failed."""
+    """finished, pruned or failed; unfinished before the trial has ended."""
     settings: dict[str, Any]
     """All resolved settings."""
     rungs: dict[int, float]
     """Validation accuracy by distillation iteration."""
     seconds: float
-    """Wall-clock time of the trial, s."""
+    """Wall-clock time of the trial, s; 0 before it has ended."""
     reason: str
     """Why it ended; empty if it finished."""
     measures: dict[str, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ images are in the trials' checkpoints, so an interrupted search is resumed by ru
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -145,7 +145,7 @@ def run_search(
     seconds_left = None if budget is None else budget - progress.seconds().get(SECONDS[settings.stage], 0.0)
     began = time.monotonic()
     if left and not watch.given_up and (seconds_left is None or seconds_left > 0):
-        add_ended(read_trials(search.study, space, settings.stage))
+        add_ended(read_trials(search.study.get_trials(deepcopy=False), space, settings.stage))
         with losses_known_to_tune():
             while not ends_by_signal(make_tuner(search, watch, before).fit) and watch.pausing and not watch.given_up:
                 try:
@@ -160,18 +160,24 @@ def run_search(
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
         search.end_unfinished("the time budget")
-    ended = read_trials(search.study, space, settings.stage)
+    ended = read_trials(search.study.get_trials(deepcopy=False), space, settings.stage)
     # Tune's `fit` returns normally after a signal.
     interrupted = len(ended) < trials and not out_of_time and not watch.given_up
     return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
 
 
-def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[TrialRecord]:
-    """Return the trials of a stage's study that have ended, by number."""
+def read_trials(
+    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, unfinished: bool = False
+) -> list[TrialRecord]:
+    """Return the trials of a stage's study that have ended, and on request the unfinished ones, in their order.
+
+    An unfinished trial whose proposal is incomplete is left out.
+    """
+    statuses = {**_STATUS, **({TrialState.RUNNING: "unfinished"} if unfinished else {})}
     return [
         TrialRecord(
             number=trial.number,
-            status=trial.user_attrs.get("outcome", _STATUS[trial.state]),
+            status=trial.user_attrs.get("outcome", statuses[trial.state]),
             settings=space.resolve(trial.params),
             rungs=dict(sorted(trial.intermediate_values.items())),
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
@@ -179,6 +185,6 @@ def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[
             measures=trial.user_attrs.get("measures", {}),
             stage=stage,
         )
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state in _STATUS
+        for trial in trials
+        if trial.state in statuses and (trial.state.is_finished() or trial.params.keys() == space.first().keys())
     ]

@@ -24,7 +24,9 @@ from orchestrator.results.comparison import comparison_records
 from orchestrator.results.entries import ComparedSet
 from orchestrator.results.finals import Job, Measured, measured_by_protocol
 from orchestrator.results.result_json import write_result
+from orchestrator.results.under_way import UnderWay
 from orchestrator.stages.baselines import Baselines, Made
+from orchestrator.stages.bulletin import Bulletin
 from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
 from orchestrator.stages.finals import measure_networks, network_task
@@ -61,27 +63,44 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     check_experts(inputs)
     patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
     with tracked(settings, mirror) as run:
+
+        def write_so_far(status: str, under_way: UnderWay) -> None:
+            write_result(settings, _result(inputs, progress, run, status) | {"under_way": under_way.to_json()})
+
+        bulletin = Bulletin(write_so_far, settings)
         try:
-            console.print(f"Comparison {settings.name} in {settings.places.shared}")
-            run.log_dataset(inputs.dataset, inputs.file)
-            if _space(settings).distilled:  # they start from images that the experts classify correctly
-                experts = ensure_experts(inputs, resources, console, patience)
-                run.log_experts(experts, inputs.experts_params, inputs.experts_place)
-            progress.spend("experts")
-            measure_networks(
-                _tasks(inputs, resources, progress), resources, patience, progress,
-                partial(mirror.push, everything=False), console, title="Comparison, networks",
-            )  # fmt: skip
+            with bulletin:
+                mirror.push()
+                console.print(f"Comparison {settings.name} in {settings.places.shared}")
+                run.log_dataset(inputs.dataset, inputs.file)
+                if _space(settings).distilled:  # they start from images that the experts classify correctly
+                    bulletin.begin("experts", unit="epochs")
+                    experts = ensure_experts(inputs, resources, console, patience, bulletin.count)
+                    run.log_experts(experts, inputs.experts_params, inputs.experts_place)
+                progress.spend("experts")
+                bulletin.begin("networks", unit="networks")
+                measure_networks(
+                    _tasks(inputs, resources, progress), resources, patience, progress,
+                    partial(mirror.push, everything=False), console, title="Comparison, networks",
+                    follow=bulletin.count,
+                )  # fmt: skip
+                bulletin.begin("report")
+            return _conclude(inputs, progress, run)
         except BaseException as error:
-            write_result(settings, _result(inputs, progress, run, status_after(error)))
+            bulletin.end(status_after(error), error)
             raise
-        result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
-        sets = {compared.name: compared._asdict() for compared in _sets(settings)}
-        run.log_finals(_measured(progress), sets)
-        report_comparison(settings, result)
-        write_result(settings, result)
-        run.log_result(result_entries(result, settings, run.run_id))
-        return result
+
+
+def _conclude(inputs: Inputs, progress: Progress, run: SweepRun) -> dict[str, Any]:
+    """Write the files of a finished comparison, log them, and return the content of result.json."""
+    settings = inputs.settings
+    result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
+    sets = {compared.name: compared._asdict() for compared in _sets(settings)}
+    run.log_finals(_measured(progress), sets)
+    report_comparison(settings, result)
+    write_result(settings, result)
+    run.log_result(result_entries(result, settings, run.run_id))
+    return result
 
 
 def _space(settings: SweepSettings) -> Comparison:

@@ -43,8 +43,11 @@ def drive(settings: SweepSettings, stages: Stages) -> dict[str, Any]:
         check_same_settings(settings)  # again: another driver may have written settings since the first check
         result = finished_result(settings)
         if result is None:
+            console = make_console(quiet=settings.quiet)
+            where = "on this machine" if settings.address == "local" else f"at {settings.address}"
+            console.print(f"{'Starting' if settings.address == 'local' else 'Joining'} Ray {where}", markup=False)
             with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
-                return stages(settings, resources, mirror, make_console(quiet=settings.quiet))
+                return stages(settings, resources, mirror, console)
         run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
         if run is not None:
             run.log_result(result_entries(result, settings, run.run_id))

@@ -14,10 +14,13 @@ from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from orchestrator.cluster.resources import Resources
     from orchestrator.stages.inputs import Inputs
+    from orchestrator.terminal.steps import Steps
 
 __all__ = ["train_experts"]
 
@@ -26,7 +29,12 @@ QUIET_S = 60.0
 
 
 def train_experts(
-    inputs: "Inputs", resources: "Resources", missing: list[int], console: "Console", patience: Patience
+    inputs: "Inputs",
+    resources: "Resources",
+    missing: list[int],
+    console: "Console",
+    patience: Patience,
+    follow: "Callable[[Steps], None]" = lambda steps: None,
 ) -> None:
     """Train experts on actors, and add every expert to the manifest when it is finished.
 
@@ -41,7 +49,7 @@ def train_experts(
     total = len(missing) * inputs.settings.space.horizon_epochs
     pool = ActorPool(inputs, resources, missing, console, patience)
     try:
-        with progress_bar(console, f"Training {len(missing)} experts, epochs", total) as show:
+        with progress_bar(console, f"Training {len(missing)} experts, epochs", total, follow) as show:
             while pool.at_work:
                 pool.step()
                 show(pool.epochs)

@@ -4,7 +4,7 @@ import errno
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from orchestrator.stages.expert_actors import train_experts
 from orchestrator.stages.inputs import Inputs, prepare_inputs
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.console import make_console
+from orchestrator.terminal.steps import Steps
 from trainables.storage.atomic import is_disk_full
 
 __all__ = ["check_experts", "ensure_experts", "run_experts"]
@@ -43,8 +44,21 @@ def check_experts(inputs: Inputs) -> set[int]:
     return set(corrupt)
 
 
-def ensure_experts(inputs: Inputs, resources: Resources, console: Console, patience: Patience) -> ExpertSummary:
+def ensure_experts(
+    inputs: Inputs,
+    resources: Resources,
+    console: Console,
+    patience: Patience,
+    follow: Callable[[Steps], None] = lambda steps: None,
+) -> ExpertSummary:
     """Train the experts that the space can use and the store lacks, and return a summary.
+
+    Args:
+        inputs: The inputs.
+        resources: Resources of one actor.
+        console: Shows the progress.
+        patience: Decides when the experts of a lost actor continue.
+        follow: Called with the epochs as steps when the training begins.
 
     Raises:
         UserError: An expert diverged, or a file is corrupt and --retrain-corrupt is not set.
@@ -61,9 +75,10 @@ def ensure_experts(inputs: Inputs, resources: Resources, console: Console, patie
             store.forget(corrupt)
         missing = store.short(range(count), epochs)
         if missing:
+            console.print(f"Experts: {count - len(missing)} of {count} are stored in {inputs.experts_place}")
             _print_reused_epochs(inputs, missing, console)
             with resources.requested(resources.workers(len(missing))):
-                train_experts(inputs, resources, missing, console, patience)
+                train_experts(inputs, resources, missing, console, patience, follow)
             if store.short(missing, epochs):  # another machine has replaced the manifest at the URI
                 store.recover(missing)
             if lost := store.short(missing, epochs):

@@ -23,6 +23,7 @@ from orchestrator.stages.baselines import Baselines, Made, chosen_baselines
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.progress import Progress
 from orchestrator.terminal.progress_bar import progress_bar
+from orchestrator.terminal.steps import Steps
 from search_spaces.name_lists import REGIMES, listed
 from trainables.config.protocol import Protocol
 from trainables.data.real_images import real_images
@@ -46,6 +47,7 @@ def run_finals(
     *,
     best: str,
     save_model: Callable[[Tensor], None],
+    follow: Callable[[Steps], None],
 ) -> Measured:
     """Train networks on every set, test them, and return their metrics.
 
@@ -61,6 +63,7 @@ def run_finals(
         patience: Decides when a lost training is started again.
         best: The set whose first network is saved, and which the label regimes measure.
         save_model: Called with that network's parameters, float32 [P], before its metrics are recorded.
+        follow: Called with the networks as steps when their training begins.
 
     Raises:
         InputError: A worker refused its input.
@@ -85,8 +88,9 @@ def run_finals(
             save_model(torch.tensor(theta))
 
     measure_networks(
-        tasks, resources, patience, progress, written, console, title="Finals, networks", on_measured=save_first
-    )
+        tasks, resources, patience, progress, written, console, title="Finals, networks", on_measured=save_first,
+        follow=follow, cost=lambda job: _cost(inputs, job),
+    )  # fmt: skip
     return measured_by_protocol(progress, wanted)
 
 
@@ -100,6 +104,8 @@ def measure_networks(
     *,
     title: str,
     on_measured: Callable[[Job, Any], None] = lambda job, theta: None,
+    follow: Callable[[Steps], None] = lambda steps: None,
+    cost: Callable[[Job], float] = lambda job: 1.0,
 ) -> None:
     """Train and test networks on workers, and record the metrics of a network as soon as it is tested.
 
@@ -112,17 +118,20 @@ def measure_networks(
         console: Shows the progress.
         title: Title of the progress bar.
         on_measured: Called with a job and the network's parameters, float32 [P], before its metrics are recorded.
+        follow: Called with the networks as steps when the waiting begins.
+        cost: Work of a job, in any unit, for the estimate of the time left.
 
     Raises:
         InputError: A worker refused its input.
         ClusterError: Processes were lost for longer than the patience.
     """
-    left = sum(isinstance(key, Job) for key in tasks)
-    with progress_bar(console, title, max(1, left)) as show:
-        measured = 0
+    jobs = [key for key in tasks if isinstance(key, Job)]
+    work = sum(map(cost, jobs))
+    with progress_bar(console, title, max(1, len(jobs)), follow) as show:
+        measured, done = 0, 0.0
 
         def record(key: Hashable, result: Any) -> None:
-            nonlocal measured
+            nonlocal measured, done
             if not isinstance(key, Job):
                 return
             metrics, theta = result
@@ -131,7 +140,8 @@ def measure_networks(
             progress.spend("finals")
             written()
             measured += 1
-            show(measured)
+            done += cost(key)
+            show(measured, done / work)
 
         run_tasks(tasks, resources, patience, record)
 
@@ -162,6 +172,15 @@ def network_task(
         )  # fmt: skip
 
     return Task(f"network {job.number} on {job.name} ({job.protocol})", start, needs)
+
+
+def _cost(inputs: Inputs, job: Job) -> float:
+    """Return the images that the training of a network passes through."""
+    settings = inputs.settings
+    if job.name == FULL_DATA:
+        return float(len(inputs.dataset.split("train")) * settings.full_data_protocol.epochs)
+    how = settings.final_protocol if job.protocol == CHALLENGE else settings.regime_protocol(job.protocol)
+    return float(settings.fixed["ipc"] * inputs.dataset.classes * how.epochs)
 
 
 def _tasks(

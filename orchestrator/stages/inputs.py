@@ -111,6 +111,7 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
     """
     fixed = settings.fixed
     _load_user_code(settings)
+    console.print(f"Reading the dataset {settings.space.dataset}", markup=False)
     path = prepare_dataset(
         settings.source,
         settings.workdir.datasets,

@@ -7,6 +7,7 @@ from orchestrator.cluster.probe import check_answers
 from orchestrator.errors import ClusterError
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import check_same_settings
+from orchestrator.terminal.console import make_console
 from orchestrator.terminal.process import owns_process
 from search_spaces import Comparison
 
@@ -29,13 +30,19 @@ def run(settings: SweepSettings) -> None:
     if isinstance(settings.space, Comparison):
         module, function = "comparison", "run_comparison"
     if settings.address.startswith("ray://"):
+        if not settings.quiet:
+            make_console().print(f"Loading Ray, and sending the command to {settings.address}", markup=False)
         from orchestrator.cluster.client import run_on_cluster  # here, because --help and --plan load no ray
 
         remedy = f"resume with: {settings.resume_command} --address {settings.address}"
         run_on_cluster(f"orchestrator.stages.{module}", function, settings, remedy)
     else:
         outlive_driver(f"resume with: {settings.resume_command}")
+        from orchestrator.results.result_json import finished_result  # here: it loads scipy, which --help needs not
+
         settings.check_dataset()  # before imports that take seconds
+        if not settings.quiet and finished_result(settings) is None:
+            make_console().print("Loading Ray, PyTorch and MLflow: some seconds")
         getattr(import_module(f"orchestrator.stages.{module}"), function)(settings)
 
 

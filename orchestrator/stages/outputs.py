@@ -26,7 +26,7 @@ __all__ = ["Findings", "write_outputs", "write_partial_outputs"]
 
 
 def write_partial_outputs(settings: SweepSettings, result: dict[str, Any], trials: list[TrialRecord]) -> None:
-    """Write the trials and result.json of a sweep that was stopped or failed."""
+    """Write the trials and result.json of a sweep that has not finished."""
     write_parquet(settings.places.folder / FILES["trials"], trials, settings.space.trial_keys)
     write_result(settings, result)
 

@@ -1,7 +1,7 @@
 """The stages of a sweep, in order; every stage skips the work that is already done. docs/design/resume.md."""
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -11,17 +11,24 @@ from orchestrator.cluster.resources import AUTO, Resources
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
 from orchestrator.planning.compilation import decide_compilation
 from orchestrator.planning.gpu_share import share_gpus
+from orchestrator.planning.plan import make_plan
 from orchestrator.reporting.tables import repeats_table, result_table, study_figure_table, study_table
 from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.experts import ExpertSummary
-from orchestrator.results.finals import CHALLENGE, Measured, name_finals
+from orchestrator.results.finals import CHALLENGE, Measured, measured_by_protocol, name_finals
 from orchestrator.results.regimes import summarize_regimes
 from orchestrator.results.result_json import Execution, Found, collect_result
+from orchestrator.results.so_far import found_so_far
 from orchestrator.results.study import study_rows, summarize_study
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
+from orchestrator.results.under_way import UnderWay
 from orchestrator.search.database import open_storage
+from orchestrator.search.kept_trials import KeptTrials
+from orchestrator.search.remaining import Later, StoppingRule
 from orchestrator.search.run import SearchOutcome, run_search
+from orchestrator.search.status import SearchStatus
 from orchestrator.search.view import SearchView
+from orchestrator.stages.bulletin import Bulletin
 from orchestrator.stages.diagnostics import measure_diagnostics
 from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
@@ -33,7 +40,7 @@ from orchestrator.stages.trial_sets import read_synthetic_sets
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import SEARCH, SECONDS
+from orchestrator.state.stage import FINALS, SEARCH, SECONDS
 from orchestrator.terminal.console import make_console
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.served_model import save_model
@@ -45,6 +52,9 @@ from trainables.data.synthetic import SyntheticSet
 
 __all__ = ["run_sweep"]
 
+NETWORKS = "finals, networks"
+_STAGES = {SEARCH: "search", FINALS: "finals, distillations"}
+"""Names of the stages in messages, by the name of what they distil."""
 RUN_NAMES_S = 10.0
 """Seconds for which the result waits for MLflow to name the last trials' runs, which the compare address lists."""
 
@@ -69,20 +79,20 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
         patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
         stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console, patience)
         progress.decide_compilation((compiled, why))
-        trials: list[TrialRecord] = []
         try:
-            console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}")
-            run.log_dataset(inputs.dataset, inputs.file)
-            stages.train_experts()
-            outcome = stages.search(settings)
-            trials = outcome.trials
-            return stages.finish(trials, _best(settings, outcome))
+            with stages.bulletin:
+                mirror.push()
+                console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}")
+                run.log_dataset(inputs.dataset, inputs.file)
+                stages.train_experts()
+                outcome = stages.search(settings)
+                findings, found = stages.finish(outcome.trials, _best(settings, outcome))
+            return stages.write_outputs(findings, found)
         except BaseException as error:
             status = status_after(error)
             if status == "failed":  # a sweep that is stopped by hand ends without waiting
                 run.flush(RUN_NAMES_S)
-            result = collect_result(settings, status, Found(trials=trials), stages.execution())
-            write_partial_outputs(settings, result, trials)
+            stages.bulletin.end(status, error)
             raise
 
 
@@ -114,6 +124,26 @@ class _Stages:
     patience: Patience
     experts: ExpertSummary | None = None
     """None until the expert stage has ended."""
+    repeats: tuple[Study, KeptTrials] | None = None
+    """The study of the finals' distillations, and its trials; None until they begin."""
+
+    @cached_property
+    def bulletin(self) -> Bulletin:
+        """Keeps result.json up to date until the sweep has finished."""
+        return Bulletin(self._write_so_far, self.settings)
+
+    @cached_property
+    def _trials(self) -> KeptTrials:
+        return KeptTrials(self.settings)
+
+    def _write_so_far(self, status: str, under_way: UnderWay) -> None:
+        """Write result.json and trials.parquet from the study and the progress, whatever the stages hold."""
+        trials = self._trials.read()
+        repeats = self.repeats and (self.repeats[0], self.repeats[1].read())
+        measured = measured_by_protocol(self.progress, sorted(self.progress.finals))
+        found = found_so_far(self.settings, trials, measured, len(self.inputs.dataset.split("train")), repeats)
+        result = collect_result(self.settings, status, found, self.execution(), under_way)
+        write_partial_outputs(self.settings, result, trials)
 
     def execution(self) -> Execution:
         """Return the facts of the sweep's execution so far."""
@@ -127,7 +157,8 @@ class _Stages:
 
     def train_experts(self) -> None:
         """Train the experts that the store lacks."""
-        self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience)
+        self.bulletin.begin("experts", unit="epochs")
+        self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience, self.bulletin.count)
         self.console.print(self.experts.line(self.inputs.experts_place))
         self.run.log_experts(self.experts, self.inputs.experts_params, self.inputs.experts_place)
         self._end_stage("experts")
@@ -135,46 +166,54 @@ class _Stages:
     def search(self, settings: SweepSettings) -> SearchOutcome:
         """Distil with the settings of the search, or with those of the finals' repeats."""
         fixed, inputs = settings.fixed, replace(self.inputs, settings=settings)
-        iterations, rung_iterations = fixed["iterations"], fixed["validation_every_iterations"]
-        view = SearchView(
-            self.console, trials=fixed["trials"], iterations=iterations, rung_iterations=rung_iterations,
-            stage=settings.stage,
-        )  # fmt: skip
+        self.bulletin.begin(_STAGES[settings.stage], unit="trials", total=fixed["trials"])
         tracking = TrackingCallback(
-            self.run, inputs.dataset, iterations, settings.places.checkpoints, stage=settings.stage
+            self.run, inputs.dataset, fixed["iterations"], settings.places.checkpoints, stage=settings.stage
         )
         work = inputs.trial_work(self.resources, compiled=self.compiled)
         if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
             self.resources = share_gpus(settings.space, self.resources, work, self.console, self.patience)
             work = inputs.trial_work(self.resources, compiled=self.compiled)
         workers = self.resources.workers(settings.concurrent)
+        status = SearchStatus(
+            trials=fixed["trials"], rung_iterations=fixed["validation_every_iterations"],
+            rule=StoppingRule.of(settings.space, fixed), workers=workers, later=self._later(settings.stage),
+        )  # fmt: skip
+        view = SearchView(self.console, status, settings.places.checkpoints, stage=settings.stage)
+        self.bulletin.follow(view.look)
         with self.resources.requested(workers):
             outcome = run_search(
                 settings, self.resources, work, self.progress, [view, tracking], self.patience,
                 add_ended=view.add_ended, written=self._push,
             )  # fmt: skip
+        self.bulletin.follow(None)
         self.run.close_trials(outcome.trials, settings.space.trial_keys)
         self._end_stage(SECONDS[settings.stage])
         return outcome
 
-    def finish(self, trials: list[TrialRecord], best: TrialRecord) -> dict[str, Any]:
-        """Distil the best settings again, measure all sets on the test split, write the files, return the result."""
+    def finish(self, trials: list[TrialRecord], best: TrialRecord) -> tuple[Findings, Found]:
+        """Distil the best settings again, and measure all sets on the test split."""
         reference = next((record for record in trials if record.number == REFERENCE_TRIAL), None)
         distilled = self._distil_again(trials, best, reference)
         measured = self._measure(distilled.sets, best)
         finals = name_finals(measured[CHALLENGE], best.name, trial_name(REFERENCE_TRIAL))
         rows, study = _study(distilled, measured, finals)
+        self.bulletin.begin("diagnostics")
         diagnostics = measure_diagnostics(self.inputs, self.resources, best, reference, self.console, self.patience)
         self.progress.spend("finals")
         self.run.log_finals(measured)
+        self.bulletin.begin("report")
         self.run.flush(RUN_NAMES_S)
         images = len(self.inputs.dataset.split("train"))
         regimes = summarize_regimes(self.settings, measured, best.name, images)
-        found = Found(trials=trials, finals=finals, study=study, regimes=regimes)
-        result = collect_result(self.settings, "finished", found, self.execution())
         findings = Findings(
             trials=trials, best=best, sets=distilled.sets, measured=measured, rows=rows, diagnostics=diagnostics
         )
+        return findings, Found(trials=trials, finals=finals, study=study, regimes=regimes)
+
+    def write_outputs(self, findings: Findings, found: Found) -> dict[str, Any]:
+        """Write the files of the finished sweep, and return the content of result.json."""
+        result = collect_result(self.settings, "finished", found, self.execution())
         write_outputs(self.inputs, findings, result)
         self.run.log_result(result_entries(result, self.settings, self.run.run_id))
         self.mirror.push()
@@ -187,8 +226,10 @@ class _Stages:
         settings = repeat_settings(self.settings, best, reference if has_set else None)
         if settings is None:
             return _Distilled(sets, self.settings.space, trials, fresh=False)
+        assert isinstance(settings.space, Study), "repeat_settings() makes one"
+        self.repeats = settings.space, KeptTrials(settings)
         repeats = self.search(settings)
-        _check_ended(settings, repeats)
+        _check_ended(settings, repeats, kept=f"{len(trials)} trials and {len(repeats.trials)} of the finals")
         sets |= read_synthetic_sets(replace(self.inputs, settings=settings), repeats.trials)
         return _Distilled(sets, settings.space, repeats.trials, fresh=True)
 
@@ -196,10 +237,18 @@ class _Stages:
         """Train networks on every set, test them, and save the first network of the best set as a model."""
         inputs, images = self.inputs, {name: synthetic.images for name, synthetic in sets.items()}
         model = self.settings.places.folder / "model"
+        self.bulletin.begin(NETWORKS, unit="networks")
         return run_finals(
             inputs, self.resources, images, self.progress, self._push, self.console, self.patience,
             best=best.name, save_model=partial(save_model, model, inputs.network, inputs.dataset),
+            follow=self.bulletin.count,
         )  # fmt: skip
+
+    def _later(self, stage: str) -> Later:
+        """Return the work of the sweep after the distillations of a stage."""
+        fixed = self.settings.fixed
+        iterations = make_plan(self.settings).networks_in_trials * fixed["iterations"]
+        return Later(distillations=2 * fixed["final_seeds"] if stage == SEARCH else 0, iterations=iterations)
 
     def _push(self) -> None:
         """Copy changed files to the workdir's URI; the large files of MLflow only at intervals."""
@@ -207,6 +256,7 @@ class _Stages:
 
     def _end_stage(self, name: str) -> None:
         self.progress.spend(name)
+        self.bulletin.write()
         self.mirror.push()
 
 
@@ -240,7 +290,7 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
         ClusterError: A failure halted all trials.
         NoTrialSucceeded: No trial succeeded.
     """
-    _check_ended(settings, outcome)
+    _check_ended(settings, outcome, kept=f"{len(outcome.trials)} trials")
     best = best_trial(outcome.trials)
     if outcome.hopeless:
         raise NoTrialSucceeded(outcome.hopeless)
@@ -250,8 +300,13 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
     return best
 
 
-def _check_ended(settings: SweepSettings, outcome: SearchOutcome) -> None:
+def _check_ended(settings: SweepSettings, outcome: SearchOutcome, *, kept: str) -> None:
     """Check that the distillations were not interrupted.
+
+    Args:
+        settings: Their settings.
+        outcome: How they ended.
+        kept: How many trials have ended, in words.
 
     Raises:
         Stopped: A signal ended them.
@@ -261,4 +316,4 @@ def _check_ended(settings: SweepSettings, outcome: SearchOutcome) -> None:
     if outcome.halted:
         raise ClusterError(f"{outcome.halted}, then {resume}")
     if outcome.interrupted:
-        raise Stopped(f"stopped by hand after {len(outcome.trials)} trials, which are kept; {resume}")
+        raise Stopped(f"stopped by hand after {kept}, which are kept; {resume}")

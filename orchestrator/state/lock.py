@@ -1,5 +1,7 @@
 """The lock on a sweep's folder: a sweep has one driver at a time."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,30 @@ from filelock import FileLock, Timeout
 from orchestrator.errors import UserError
 from orchestrator.state.places import SweepPlaces
 
-__all__ = ["exclusive_lock"]
+__all__ = ["exclusive_lock", "is_held"]
+
+PATIENCE_S = 1.0
+"""Seconds for which a driver tries to get the lock: `is_held` holds it for a moment."""
+_LOCK = ".lock"
+
+
+def is_held(places: SweepPlaces) -> bool:
+    """Return whether a process holds the lock of a sweep's folder on this machine or on a disk that machines share.
+
+    A folder that cannot be written is asked too, and nothing is created.
+    """
+    try:
+        descriptor = os.open(places.folder / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those that ask do not refuse each other
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -24,9 +49,9 @@ def exclusive_lock(places: SweepPlaces) -> Iterator[None]:
     folder = places.folder
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE_S)
     except Timeout:
         raise UserError(
             f"another process works on the sweep {places.name!r} in {folder.parent}; wait for it, stop it, or "

@@ -43,7 +43,7 @@ def read_settings(workdir: Workdir, name: str, **changes: Any) -> SweepSettings:
     if content is None:
         known = workdir.sweeps()
         existing = f"there are {', '.join(known)}" if known else "there is none"
-        raise UserError(f"no sweep named {name!r} in {workdir}; {existing}: check --resume and --workdir")
+        raise UserError(f"no sweep named {name!r} in {workdir}; {existing}: check the name and --workdir")
     try:
         record = json.loads(content)
         if (version := record["version"]) != SETTINGS_VERSION:

@@ -40,6 +40,9 @@ MEASURED = {
 }  # fmt: skip
 
 
+MLFLOW = {"tracking_uri": "sqlite:////runs/mlflow.db", "experiment_id": "3", "parent_run_id": "8f"}
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> SweepSettings:
     space = load("digits_regimes").override({"ipcs": "1,5"})
@@ -77,7 +80,8 @@ def test_the_report_says_who_wins_where_and_the_files_are_there(
     settings: SweepSettings, records: list[dict[str, Any]]
 ) -> None:
     (settings.places.folder / "figures").mkdir(parents=True)
-    report_comparison(settings, {"records": records, "skip_rates": {"m_datm-1": 0.6, "m_datm-5": 0.02}})
+    skip_rates = {"m_datm-1": 0.6, "m_datm-5": 0.02}
+    report_comparison(settings, {"records": records, "skip_rates": skip_rates, "mlflow": MLFLOW})
     text = (settings.places.folder / "report.md").read_text()
     assert (
         "- `hard`, 1 image per class: M-DATM (0.833) beats the best coreset, random real images (0.400): +0.433" in text

@@ -15,7 +15,7 @@ import trainables
 from orchestrator import mdatm
 from tests.support.paths import ROOT
 
-COMMANDS = ["sweep", "experts", "evaluate", "baselines", "dcs", "report", "ui", "spaces"]
+COMMANDS = ["sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui", "spaces"]
 
 
 def in_a_process(code: str) -> str:

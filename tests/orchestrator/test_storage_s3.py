@@ -88,7 +88,7 @@ def test_a_sweep_whose_machine_is_lost_goes_on_on_another_bit_for_bit(
 def test_what_is_wrong_is_one_line(s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = machine(tmp_path, "any", monkeypatch)
     unknown = run("orchestrator.sweep", "--resume", "never", "--workdir", URI)
-    assert_refused(unknown, "no sweep named 'never' in s3://bucket/a prefix/runs", "check --resume")
+    assert_refused(unknown, "no sweep named 'never' in s3://bucket/a prefix/runs", "check the name and --workdir")
     other = run("orchestrator.sweep", "--space", "digits", "--workdir", "s3://nobody/runs")
     assert_refused(other, "s3://nobody/runs cannot be written", "NO_SUCH_BUCKET", "AWS_ENDPOINT_URL")
     query = run("orchestrator.experts", "--space", "digits", "--workdir", "s3://bucket?region=x")

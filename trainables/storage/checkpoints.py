@@ -15,7 +15,7 @@ from torch import Tensor
 from trainables.errors import CheckpointError
 from trainables.storage.shared_folder import SharedFolder
 
-__all__ = ["checkpoint_place", "read_checkpoint", "write_checkpoint"]
+__all__ = ["checkpoint_place", "iteration_within_rung", "read_checkpoint", "write_checkpoint"]
 
 FORMAT_VERSION = 2
 """2: a checkpoint holds only the settings that vary between trials."""
@@ -69,6 +69,34 @@ def read_checkpoint(place: str) -> dict[str, Any] | None:
     if version != str(FORMAT_VERSION):
         raise CheckpointError(f"{place} has format version {version}, this program reads {FORMAT_VERSION}; {remedy}")
     return {**values, **tensors}
+
+
+def iteration_within_rung(root: str, trial: int) -> int:
+    """Return the iterations in a trial's checkpoint of an unfinished rung, of which only the header is read.
+
+    Args:
+        root: Folder or URI of all checkpoints.
+        trial: The trial's number.
+
+    Returns:
+        Distillation iterations done; 0 if there is no such checkpoint. An older rung's may be left behind.
+
+    Raises:
+        CheckpointError: The file is not a checkpoint.
+    """
+    place = checkpoint_place(root, trial, within_rung=True)
+    folder, name = _split(place)
+    try:
+        with folder.open(name) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > file.size():
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))["__metadata__"]
+        return int(json.loads(header["values"])["iteration"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{place} is not a trial's checkpoint ({error})") from error
 
 
 def _split(place: str) -> tuple[SharedFolder, str]:

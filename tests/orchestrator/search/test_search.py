@@ -80,7 +80,7 @@ class TestStudy:
         # The last report, which Tune passes only with the trial's end, is recorded too.
         assert study.trials[0].intermediate_values == {50: 0.5, 100: 0.75} and study.trials[0].value == 0.75
         assert study.trials[1].intermediate_values == {25: 0.25, 50: 0.5}
-        records = read_trials(search.study, SPACE)
+        records = read_trials(search.study.trials, SPACE)
         assert [(record.status, record.reason) for record in records] == [
             ("finished", ""), ("pruned", "stopped by ASHA at iteration 50"), ("failed", "RuntimeError: boom"),
             ("failed", "diverged"),
@@ -165,7 +165,7 @@ class TestStudy:
         search.suggest("a")
         search.on_trial_result("a", report(25, 0.5))
         search.end_unfinished("the time budget")
-        (record,) = read_trials(search.study, SPACE)
+        (record,) = read_trials(search.study.trials, SPACE)
         assert (record.status, record.reason) == ("pruned", "stopped by the time budget at iteration 25")
 
 
@@ -183,7 +183,7 @@ class TestStudyOfVariants:
             {**study.split(study.resolve(point))[1], "trial_number": number}
             for number, point in enumerate(study.points())
         ]
-        records = read_trials(search.study, study)
+        records = read_trials(search.study.trials, study)
         assert [(record.settings["variant"], record.settings["repeat"]) for record in records] == [
             (point["variant"], point["repeat"]) for point in study.points()
         ]
@@ -199,7 +199,7 @@ class TestRanking:
             search.on_trial_complete(str(number), None if error else report(iteration, accuracy), error=error)
             if error:
                 search.fail(str(number), "boom")
-        records = read_trials(search.study, SPACE)
+        records = read_trials(search.study.trials, SPACE)
         assert [record.number for record in ranked(records)] == [2, 0, 1, 3]
         assert [record.status for record in records] == ["finished", "pruned", "finished", "failed"]
         assert [record.reason for record in records] == ["", "stopped by ASHA at iteration 50", "", "boom"]
@@ -210,7 +210,7 @@ class TestRanking:
         search = open_search(tmp_path)
         search.suggest("a")
         search.fail("a", "boom")
-        assert best_trial(read_trials(search.study, SPACE)) is None
+        assert best_trial(read_trials(search.study.trials, SPACE)) is None
 
 
 class TestASHA:

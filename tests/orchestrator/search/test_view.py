@@ -2,21 +2,29 @@
 
 import io
 import math
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from orchestrator.results.trials import TrialRecord
+from orchestrator.results.under_way import StageAtWork
+from orchestrator.search.remaining import Later, StoppingRule
 from orchestrator.search.status import SearchStatus, State
 from orchestrator.search.view import SearchView
 from tests.support.builders import trial_record
 from tests.support.losses import lose_process
+from trainables.storage.checkpoints import checkpoint_place, write_checkpoint
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 
 FAILED = SettingsFailed("diverged: no finite update in iterations 25 to 49 (α = [1e+30]); lower alpha_init or lr_pixel")
+NOTHING = Later()
+STAGE = StageAtWork(name="search", since=datetime(2026, 11, 30, tzinfo=UTC), unit="trials", total=6)
 HALTED = Halted("no room for the checkpoint /data/trial-003.safetensors; free space there")
 
 
@@ -32,17 +40,22 @@ def record(number: int, status: str, rungs: dict[int, float], reason: str = "", 
     return trial_record(number, status=status, settings=settings, rungs=rungs, reason=reason)
 
 
-def new_status() -> SearchStatus:
-    return SearchStatus(trials=6, iterations=100, rung_iterations=25)
+def new_status(later: Later = NOTHING) -> SearchStatus:
+    rule = StoppingRule(100, {0: 1.0})
+    return SearchStatus(trials=6, rung_iterations=25, rule=rule, workers=1, later=later)
 
 
 class Screen:
-    """A view whose console writes into memory, and the calls that Tune makes of it."""
+    """A view whose console writes into memory, and the calls that Tune makes of it; its clock is set by the test."""
 
-    def __init__(self, width: int = 160, *, terminal: bool = False) -> None:
+    def __init__(self, width: int = 160, *, terminal: bool = False, checkpoints: str = "/nowhere") -> None:
         self._written = io.StringIO()
+        self.now_s = 0.0
         console = Console(file=self._written, width=width, height=60, force_terminal=terminal, color_system=None)
-        self.view = SearchView(console, trials=6, iterations=100, rung_iterations=25)
+        self.view = SearchView(console, new_status(), checkpoints, clock=lambda: self.now_s)
+
+    def start(self, number: int) -> None:
+        self.view.on_trial_start(0, [], trial(number))
 
     def report(self, number: int, result: RungResult, **config: Any) -> None:
         self.view.on_trial_result(0, [], trial(number, **config), result.to_report())
@@ -85,30 +98,30 @@ class TestStatus:
     def test_a_trial_whose_settings_failed_has_failed_and_counts_for_nothing(self) -> None:
         status = new_status()
         status.add_report(0, "a", stop(0, FAILED))
-        assert status.end(0).state is State.FAILED and status.trials[0].reason == FAILED.reason
+        assert status.end(0, 0.0).state is State.FAILED and status.trials[0].reason == FAILED.reason
         assert status.best is None
-        assert status.summary(9.0) == "1/6 done, best –, ? left"
+        assert status.summary(status.left(9.0)) == "1/6 done, best –, ? left"
 
     def test_a_failure_at_the_last_iteration_is_not_finished(self) -> None:
         status = new_status()
         ends: tuple[SettingsFailed | Halted, ...] = (FAILED, HALTED)
         for number, end in enumerate(ends):
             status.add_report(number, "a", stop(100, end))
-        assert [status.end(number).state for number in range(2)] == [State.FAILED, State.HALTED]
+        assert [status.end(number, 0.0).state for number in range(2)] == [State.FAILED, State.HALTED]
 
     def test_a_halted_trial_has_not_ended(self) -> None:
         status = new_status()
         status.add_report(0, "a", rung(25, 0.5))
         status.add_report(0, "a", stop(50, HALTED))
-        assert status.end(0).state is State.HALTED and status.trials[0].reason == HALTED.remedy
-        assert status.summary(9.0).startswith("0/6 done, best 0.500")
+        assert status.end(0, 0.0).state is State.HALTED and status.trials[0].reason == HALTED.remedy
+        assert status.summary(None).startswith("0/6 done, best 0.500")
 
     def test_a_trial_is_finished_with_all_its_iterations_and_else_pruned(self) -> None:
         status = new_status()
         for number, last in enumerate((100, 75)):
             for iteration in range(25, last + 1, 25):
                 status.add_report(number, "a", rung(iteration, iteration / 200))
-        assert [status.end(number).state for number in range(2)] == [State.FINISHED, State.PRUNED]
+        assert [status.end(number, 0.0).state for number in range(2)] == [State.FINISHED, State.PRUNED]
         assert status.best == 0.5
 
     def test_the_best_is_that_of_a_last_rung(self) -> None:
@@ -122,13 +135,13 @@ class TestStatus:
     def test_a_trial_whose_process_was_lost_is_resumed_by_its_next_report_and_repeats_no_rung(self) -> None:
         status = new_status()
         status.add_report(0, "a", rung(25, 0.5))
-        status.fail(0, "a", "the trial's process died")
+        status.fail(0, "a", "the trial's process died", 0.0)
         assert [status.trials[0].state] == [State.FAILED]
         status.add_report(0, "a", rung(25, 0.5))
         assert (status.trials[0].state, status.trials[0].reason) == (State.RESUMED, "")
         assert status.trials[0].rungs == {25: 0.5}
         status.resume(0)
-        assert [status.trials[0].state, status.end(0).state] == [State.RESUMED, State.PRUNED]
+        assert [status.trials[0].state, status.end(0, 0.0).state] == [State.RESUMED, State.PRUNED]
 
     def test_a_trial_that_begins_with_a_later_rung_is_resumed(self) -> None:
         status = new_status()
@@ -137,13 +150,28 @@ class TestStatus:
         assert [each.state for each in status.trials.values()] == [State.RUNNING, State.RESUMED]
 
     def test_trials_of_an_earlier_driver_count_and_their_time_does_not(self) -> None:
-        status = new_status()
+        status = new_status(Later(distillations=1, iterations=50.0))
         for number in range(2):
             status.add_ended(record(number, "finished", {25: 0.1, 50: 0.2, 75: 0.3, 100: 0.7}), "a")
-        assert status.summary(0.0) == "2/6 done, best 0.700, ? left"
+        assert status.summary(status.left(0.0)) == "2/6 done, best 0.700, ? left"
+        status.begin(10.0)
+        status.start(2, "c", 10.0)
         status.add_report(2, "c", rung(25, 0.5))
-        # 4 rungs a trial, 24 in all, 9 done; the one made here took 2 s.
-        assert status.summary(2.0) == "2/6 done, best 0.700, 0:00:30 left"
+        # 25 iterations of a worker took 2 s; 75 are left of this trial, and 3 trials of 100 have not begun.
+        left = status.left(12.0)
+        assert left is not None and left.stage_s == pytest.approx(375 * 2 / 25)
+        assert left.in_all_s == pytest.approx((375 + 100 + 50) * 2 / 25)
+        assert status.summary(left) == "2/6 done, best 0.700, 0:00:30 left"
+        assert status.speed(12.0).of_all == pytest.approx(12.5)
+
+    def test_what_a_resumed_trial_had_before_is_not_this_drivers_work(self) -> None:
+        status = new_status()
+        status.begin(0.0)
+        status.start(0, "a", 0.0)
+        status.advance(0, 60)  # its checkpoint within the rung from 50 on
+        assert status.speed(2.0).iterations == 10
+        status.advance(0, 55)  # an older checkpoint
+        assert status.trials[0].iteration == 60
 
 
 class TestPlainLines:
@@ -186,6 +214,60 @@ class TestPlainLines:
         screen.report(1, rung(100, 0.6))
         screen.complete(1)
         assert screen.text.startswith("trial-001 finished at 100/100: validation accuracy 0.600; 1/6 done")
+
+
+class TestBeforeTheFirstRung:
+    """A trial on a large space reports after hours; its checkpoint within the rung says how far it is."""
+
+    @pytest.fixture
+    def under_way(self, tmp_path: Path) -> Callable[[int, int], None]:
+        def write(number: int, iteration: int) -> None:
+            state = {"images": torch.zeros(10), "iteration": iteration, "rung": []}
+            write_checkpoint(checkpoint_place(str(tmp_path), number, within_rung=True), state)
+
+        return write
+
+    def test_the_table_has_the_trials_with_iteration_and_rate(
+        self, tmp_path: Path, under_way: Callable[[int, int], None]
+    ) -> None:
+        screen = Screen(160, terminal=True, checkpoints=str(tmp_path))
+        screen.start(0)
+        screen.start(1)
+        under_way(0, 7)
+        screen.now_s = 2.0
+        stage = screen.view.look(STAGE)
+        assert dict(stage.running) == {"trial-000": 7, "trial-001": 0} and stage.rate == 3.5
+        lines = table(screen, 160)
+        assert "3.5 iterations/s" in lines[0] and "best –" in lines[0]
+        assert [line.split()[5] for line in lines if "trial-00" in line] == ["0/100", "7/100"]
+
+    def test_without_a_terminal_a_line_comes_after_ever_longer_silences(
+        self, tmp_path: Path, under_way: Callable[[int, int], None]
+    ) -> None:
+        screen = Screen(checkpoints=str(tmp_path))
+        screen.start(0)
+        said = []
+        for second in range(1, 201):
+            screen.now_s = float(second)
+            under_way(0, second // 10)
+            before = screen.text
+            screen.view.look(STAGE)
+            if screen.text != before:
+                said.append(second)
+        assert said == [15, 45, 105]
+        assert "Running: trial-000 at 1 of 100 iterations, 0.1 iterations/s; 0/6 done, best –" in screen.text
+
+    def test_a_checkpoint_that_cannot_be_read_is_said_once_and_harms_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        Path(checkpoint_place(str(tmp_path), 0, within_rung=True)).write_bytes(b"no checkpoint")
+        screen = Screen(checkpoints=str(tmp_path))
+        screen.start(0)
+        for _ in range(2):
+            assert dict(screen.view.look(STAGE).running) == {"trial-000": 0}
+        assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+            "the progress of trial-000 within its rung is not known"
+        ]
 
 
 class TestTable:

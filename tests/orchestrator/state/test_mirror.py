@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ClusterError, UserError
+from orchestrator.state.lock import exclusive_lock
+from orchestrator.state.looking import fetch
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.settings_file import check_same_settings, read_settings, write_settings
 from orchestrator.state.workdir import Workdir
-from orchestrator.ui import _with_databases
+from orchestrator.ui import _settings
 from tests.support.builders import sweep_settings
 from tests.support.paths import ROOT
 from tests.support.servers import BUCKET, gs_server, s3_server
@@ -454,11 +456,26 @@ class TestPages:
 
     def test_the_databases_are_those_of_the_sweep_as_it_is_there(self, pushed: Driver, machine: Machine) -> None:
         other = machine("second")
-        found = _with_databases(other.workdir, SWEEP)
+        fetch(sweep_settings(name=SWEEP, workdir=other.workdir).places)
+        found = other.workdir.databases(SWEEP)
         assert found.optuna_database == other.folder / "optuna.db"
         assert other.facts() == [1]
 
-    @pytest.mark.parametrize("name", [None, "b"])
-    def test_a_sweep_must_be_named(self, pushed: Driver, machine: Machine, name: str | None) -> None:
-        with pytest.raises(UserError, match=rf"--sweep names a sweep of file://.*, not {name}; there are sweep"):
-            _with_databases(machine("second").workdir, name)
+    def test_a_folder_whose_driver_is_here_is_newer_than_the_uri(self, pushed: Driver, machine: Machine) -> None:
+        other = machine("second")
+        places = sweep_settings(name=SWEEP, workdir=other.workdir).places
+        fetch(places)
+        places.settings_file.write_text("of the driver here")
+        with exclusive_lock(places):
+            pushed.write(**{"settings.json": "{} "})
+            pushed.mirror.push()
+            fetch(places)
+            assert places.settings_file.read_text() == "of the driver here"
+        fetch(places)
+        assert places.settings_file.read_text() == "{} "
+
+    def test_a_sweep_must_be_named(self, pushed: Driver, machine: Machine) -> None:
+        with pytest.raises(UserError, match=r"--sweep names a sweep of file://.*; there are sweep"):
+            _settings(machine("second").workdir, None)
+        with pytest.raises(UserError, match=r"no sweep named 'b' in file://.*; there are sweep"):
+            _settings(machine("second").workdir, "b")

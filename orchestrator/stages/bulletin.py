@@ -1,0 +1,146 @@
+"""The bulletin of a sweep: result.json and trials.parquet of a sweep that has not finished, kept up to date.
+
+They are written at the start, at the end of every stage and when the sweep ends, and in between by a thread: at most
+every `INTERVAL_S`, and less often where that would take more than a twentieth of the time. So they are there before
+anything happens to the driver, and say at every moment what the study and progress.jsonl hold.
+"""
+
+import logging
+import textwrap
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from orchestrator.results.result_json import finished_result, stored_result, write_result
+from orchestrator.results.under_way import StageAtWork, UnderWay
+from orchestrator.state.settings import SweepSettings
+from orchestrator.terminal.steps import Steps
+from trainables.storage.writing_pace import WritingPace
+
+__all__ = ["Bulletin"]
+
+INTERVAL_S = 2.0
+"""Least seconds between two times that the thread writes."""
+REASON_CHARACTERS = 300
+_log = logging.getLogger(__name__)
+
+
+class Bulletin:
+    """Says what a sweep does: as a context it does so until the context ends. Safe to use from several threads."""
+
+    def __init__(self, write: Callable[[str, UnderWay], None], settings: SweepSettings) -> None:
+        """Begin; nothing is written yet.
+
+        Args:
+            write: Writes the files for a status: running, stopped or failed.
+            settings: The sweep's.
+        """
+        self._settings = settings
+        self._write = write
+        self._lock = threading.RLock()
+        """Held while the stage changes and while the files are written."""
+        self._ended = threading.Event()
+        self._pace = WritingPace()
+        self._thread = threading.Thread(target=self._work, name="bulletin", daemon=True)
+        self._warned = False
+        self._begun = datetime.now(UTC)
+        self._stage = StageAtWork(name="start", since=self._begun)
+        self._look: Callable[[], StageAtWork] | None = None
+
+    def __enter__(self) -> Self:
+        """Write the files for the first time, and start the thread."""
+        self.write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the thread; then the files are the caller's."""
+        self._ended.set()
+        self._thread.join()
+
+    def begin(self, name: str, *, unit: str = "", total: int = 0) -> None:
+        """Begin a stage, and write the files.
+
+        Args:
+            name: See `StageAtWork`.
+            unit: What `total` counts.
+            total: All units of the stage; 0 where nothing is counted.
+        """
+        with self._lock:
+            self._look = None
+            self._stage = StageAtWork(name=name, since=datetime.now(UTC), unit=unit, total=total)
+        self.write()
+
+    def follow(self, look: Callable[[StageAtWork], StageAtWork] | None) -> None:
+        """Let `look` complete the stage whenever the files are written; None: as it was completed last.
+
+        Args:
+            look: Takes the stage and returns it with `done` and all that follows from it; the thread calls it too.
+        """
+        with self._lock:
+            self._stage = self._now()
+            self._look = None if look is None else lambda: look(self._stage)
+
+    def count(self, steps: Steps) -> None:
+        """Let the stage's steps complete it, from now on."""
+
+        def look(stage: StageAtWork) -> StageAtWork:
+            left = steps.seconds_left
+            return replace(stage, done=steps.done, total=steps.total, rate=steps.rate, seconds_left=left)
+
+        self.follow(look)
+
+    def write(self, status: str = "running", reason: str = "") -> None:
+        """Write the files now, by the caller.
+
+        Args:
+            status: running, stopped or failed.
+            reason: Why it stopped or failed.
+        """
+        with self._lock, self._pace.measured():
+            self._stage = self._now()
+            stage = self._stage if status == "running" else replace(self._stage, running={}, rate=None)
+            self._write(status, UnderWay(stage=stage, begun=self._begun, written=datetime.now(UTC), reason=reason))
+
+    def end(self, status: str, error: BaseException) -> None:
+        """Write the files of a sweep that an error ended, unless it has finished; the error is the caller's to raise.
+
+        Where the results cannot be read, result.json keeps those that it has, with the new status.
+
+        Args:
+            status: stopped or failed.
+            error: What ended it.
+        """
+        if finished_result(self._settings) is not None:
+            return
+        reason = " ".join(str(error).split()) or type(error).__name__
+        try:
+            self.write(status, textwrap.shorten(reason, REASON_CHARACTERS, placeholder=" …"))
+        except Exception as fault:  # noqa: BLE001 - it may have ended the sweep, and must not hide that
+            stored = stored_result(self._settings)
+            written = "nothing"
+            if stored is not None:
+                written = f"what was known at {stored['under_way']['written']}"
+                stored["under_way"]["reason"] = reason
+                write_result(self._settings, {**stored, "status": status})
+            _log.warning("result.json has %s: %s: %s", written, type(fault).__name__, fault)
+
+    def _now(self) -> StageAtWork:
+        return self._look() if self._look is not None else self._stage
+
+    def _work(self) -> None:
+        """Write the files at intervals until the end; what fails is said once and tried again."""
+        while not self._ended.wait(INTERVAL_S):
+            if not self._pace.due():
+                continue
+            try:
+                self.write()
+            except Exception as error:  # noqa: BLE001 - the thread must outlive a full disk and a locked database
+                if not self._warned:
+                    self._warned = True
+                    _log.warning("result.json is not up to date (%s: %s)", type(error).__name__, error)
