@@ -67,7 +67,8 @@ def run_sweep(
             workdir, which this machine must reach too.
         concurrent: Workers at once; None: all that fit.
         gpus_per_trial: GPUs of a worker, above 0 and at most 1, or `auto`; None: one where there is a GPU.
-        time_budget_s: Seconds for the search.
+        time_budget_s: Seconds for the search, over all calls. Trials that it cuts off are paused; the same call with a
+            larger one continues them and measures anew.
         memory_budget_bytes: Bytes for the graph of a trial's inner step.
         tracking_uri: MLflow's server; None: SQLite in the workdir.
         study_uri: Database of Optuna's studies; None: SQLite in the workdir.

@@ -103,6 +103,8 @@ class StudySearch(Searcher):
             trial for trial in begun if trial.state == TrialState.RUNNING
         ]
         self._trials: dict[str, optuna.Trial] = {}
+        self._last: dict[int, RungResult] = {}
+        """The last rung of each running trial, by its number."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the callback: Tune's snapshot, which is never read, cannot hold it."""
@@ -124,7 +126,9 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a rung under its distillation iteration; a rung that the study has is ignored."""
-        if self._report(self._trials[trial_id], RungResult.from_report(result)):
+        trial, rung = self._trials[trial_id], RungResult.from_report(result)
+        self._last[trial.number] = rung
+        if self._report(trial, rung):
             self._written()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -139,8 +143,8 @@ class StudySearch(Searcher):
         if isinstance(rung.end, Halted):
             return
         trial = self._trials.pop(trial_id)
-        trial.set_user_attr("seconds", rung.trial_seconds)
-        trial.set_user_attr("measures", rung.kept)
+        self._last.pop(trial.number, None)
+        _note(trial, rung)
         if isinstance(rung.end, SettingsFailed):
             self._end(trial, TrialState.PRUNED, outcome="failed", reason=rung.end.reason)
             return
@@ -153,18 +157,20 @@ class StudySearch(Searcher):
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Record in the study that a trial's process failed."""
-        self._end(self._trials.pop(trial_id), TrialState.FAIL, reason=reason)
+        trial = self._trials.pop(trial_id)
+        self._last.pop(trial.number, None)
+        self._end(trial, TrialState.FAIL, reason=reason)
 
     def requeue(self, trial_id: str) -> None:
         """Propose again a trial whose process was lost before the trial could begin."""
         self._unfinished.append(self._trials.pop(trial_id))
 
-    def end_unfinished(self, reason: str) -> None:
-        """Record in the study that all unfinished trials were stopped."""
+    def pause(self) -> None:
+        """Record the time and the measures of the running trials; they stay unfinished, and a later search continues them."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            last = max(frozen.intermediate_values, default=0)
-            trial = optuna.Trial(self.study, frozen._trial_id)
-            self._end(trial, TrialState.PRUNED, reason=f"stopped by {reason} at iteration {last}")
+            if frozen.number in self._last:
+                _note(optuna.Trial(self.study, frozen._trial_id), self._last[frozen.number])
+        self._written()
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects; the search's state is in the study."""
@@ -195,3 +201,9 @@ class StudySearch(Searcher):
             return False
         trial.report(rung.validation_accuracy, rung.iteration)
         return True
+
+
+def _note(trial: optuna.Trial, rung: RungResult) -> None:
+    """Record a trial's time and its measures at its last rung."""
+    trial.set_user_attr("seconds", rung.trial_seconds)
+    trial.set_user_attr("measures", rung.kept)

@@ -27,7 +27,7 @@ from orchestrator.search.proposals import StudySearch
 from orchestrator.search.scheduler import ReferenceSafeASHA
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import SEARCH, SECONDS
+from orchestrator.state.stage import SEARCH, seconds_key
 from search_spaces import Space
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 from trainables.workers.trial import DistillationTrial
@@ -41,6 +41,7 @@ SAME_FAILURES = 3
 """Number of trials that fail with the same error, with no rung reached, at which a search is given up."""
 
 _STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+_PAUSED = {TrialState.RUNNING: "paused"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SearchOutcome:
     """The outcome of a search."""
 
     trials: list[TrialRecord]
-    """Trials that have ended, by number."""
+    """Trials that have ended, by number; if the time budget has ended, also those that it paused."""
     halted: str | None
     """Why no trial could continue, though its settings are valid; None if none was halted."""
     hopeless: str | None
@@ -191,7 +192,7 @@ def run_search(
     watch = SearchWatch(before)
     left = trials - sum(trial.state.is_finished() for trial in before)
     budget = settings.time_budget_s
-    seconds_left = None if budget is None else budget - progress.seconds().get(SECONDS[settings.stage], 0.0)
+    seconds_left = None if budget is None else budget - progress.seconds().get(seconds_key(settings.stage), 0.0)
     began = time.monotonic()
     if left and not watch.stop_all() and (seconds_left is None or seconds_left > 0):
         add_ended(read_trials(search.study, space, settings.stage))
@@ -212,7 +213,7 @@ def run_search(
             run_config=tune.RunConfig(
                 name=settings.places.tune_name,
                 storage_path=settings.places.tune_folder,
-                callbacks=[SearchLedger(search, watch, lambda: progress.spend(SECONDS[settings.stage])), *callbacks],
+                callbacks=[SearchLedger(search, watch, lambda: progress.spend(seconds_key(settings.stage))), *callbacks],
                 stop=watch,
                 # A trial writes its own checkpoint and resumes from it.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -223,11 +224,11 @@ def run_search(
         tuner.fit()
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
-        search.end_unfinished("the time budget")
-    ended = read_trials(search.study, space, settings.stage)
+        search.pause()
+    records = read_trials(search.study, space, settings.stage, paused=out_of_time)
     # Tune's `fit` returns normally after a signal.
-    interrupted = len(ended) < trials and not out_of_time and not watch.stop_all()
-    return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
+    interrupted = len(records) < trials and not out_of_time and not watch.stop_all()
+    return SearchOutcome(records, watch.halted, watch.hopeless, interrupted)
 
 
 def _failure(trial: FrozenTrial) -> str | None:
@@ -236,19 +237,29 @@ def _failure(trial: FrozenTrial) -> str | None:
     return str(trial.user_attrs.get("reason", "")) if failed else None
 
 
-def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH) -> list[TrialRecord]:
-    """Return the trials of a stage's study that have ended, by number."""
+def read_trials(
+    study: optuna.Study, space: Space, stage: str = SEARCH, *, paused: bool = False
+) -> list[TrialRecord]:
+    """Return the trials of a stage's study that have ended, by number.
+
+    Args:
+        study: The stage's study.
+        space: The stage's space.
+        stage: The stage.
+        paused: Whether to return unfinished trials too, as paused. A trial whose proposal is incomplete is left out.
+    """
+    status = _STATUS | _PAUSED if paused else _STATUS
     return [
         TrialRecord(
             number=trial.number,
-            status=trial.user_attrs.get("outcome", _STATUS[trial.state]),
+            status=trial.user_attrs.get("outcome", status[trial.state]),
             settings=space.resolve(trial.params),
             rungs=dict(sorted(trial.intermediate_values.items())),
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
-            reason=trial.user_attrs.get("reason", ""),
+            reason="the time budget ended" if trial.state in _PAUSED else trial.user_attrs.get("reason", ""),
             measures=trial.user_attrs.get("measures", {}),
             stage=stage,
         )
         for trial in study.get_trials(deepcopy=False)
-        if trial.state in _STATUS
+        if trial.state in status and (trial.state.is_finished() or space.first().keys() <= trial.params.keys())
     ]

@@ -21,6 +21,8 @@ class State(StrEnum):
     FINISHED = "finished"
     PRUNED = "pruned"
     FAILED = "failed"
+    PAUSED = "paused"
+    """Not ended: the time budget ended before it."""
 
     @property
     def ended(self) -> bool:
@@ -92,6 +94,13 @@ class SearchStatus:
         """Mark a trial as failed by an error, and return it; a later report resumes it."""
         trial = self.trials.setdefault(number, TrialStatus(name))
         trial.state, trial.reason = State.FAILED, reason
+        return trial
+
+    def pause(self, record: TrialRecord, name: str) -> TrialStatus:
+        """Mark a trial as paused by the time budget, and return it; a later driver resumes it."""
+        accuracy = "" if record.last is None else f", validation accuracy {record.last:.3f}"
+        trial = TrialStatus(name, State.PAUSED, f"{record.reason}{accuracy}", record.rungs, record.iterations)
+        self.trials[record.number] = trial
         return trial
 
     def resume(self, number: int) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from orchestrator.results.trials import TrialRecord, trial_name
 from orchestrator.search.run import error_line
-from orchestrator.search.status import SearchStatus, TrialStatus
+from orchestrator.search.status import SearchStatus, State, TrialStatus
 from orchestrator.state.stage import SEARCH
 from trainables.workers.rung import RungResult
 
@@ -42,6 +42,12 @@ class SearchView(tune.Callback):
         """Show the trials that ended under earlier drivers too."""
         for record in records:
             self._status.add_ended(record, self._name(record.number, record.settings))
+
+    def show_paused(self, records: Iterable[TrialRecord]) -> None:
+        """Print a line for every trial that the time budget has paused, after the search."""
+        for record in records:
+            if record.status == State.PAUSED:
+                self._print_end(self._status.pause(record, self._name(record.number, record.settings)))
 
     def setup(
         self,
@@ -91,10 +97,13 @@ class SearchView(tune.Callback):
     def _show_end(self, trial: TrialStatus) -> None:
         """Print a line for a trial that has stopped; on a terminal only if there is a reason."""
         if self._live is None or trial.reason:
-            line = f"{trial.name} {trial.state} at {trial.iteration}/{self._status.iterations}"
-            outcome = trial.reason or f"validation accuracy {trial.rungs[trial.iteration]:.3f}"
-            self._console.print(Text(f"{line}: {outcome}; {self._summary()}"))
+            self._print_end(trial)
         self._draw()
+
+    def _print_end(self, trial: TrialStatus) -> None:
+        line = f"{trial.name} {trial.state} at {trial.iteration}/{self._status.iterations}"
+        outcome = trial.reason or f"validation accuracy {trial.rungs[trial.iteration]:.3f}"
+        self._console.print(Text(f"{line}: {outcome}; {self._summary()}"))
 
     def _summary(self) -> str:
         return self._status.summary(time.monotonic() - self._began)

@@ -16,7 +16,7 @@ from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.results.finals import CHALLENGE, Measured, name_finals
 from orchestrator.results.regimes import summarize_regimes
-from orchestrator.results.result_json import Execution, Found, collect_result
+from orchestrator.results.result_json import Execution, Found, collect_result, trials_left
 from orchestrator.results.study import study_rows, summarize_study
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
 from orchestrator.search.database import open_storage
@@ -33,7 +33,7 @@ from orchestrator.stages.trial_sets import read_synthetic_sets
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import SEARCH, SECONDS
+from orchestrator.state.stage import SEARCH, final_stage, seconds_key
 from orchestrator.terminal.console import make_console
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.served_model import save_model
@@ -141,6 +141,12 @@ class _Stages:
         tracking = TrackingCallback(
             self.run, inputs.dataset, iterations, settings.places.checkpoints, stage=settings.stage
         )
+
+        def begin(ended: list[TrialRecord]) -> None:
+            view.add_ended(ended)
+            if settings.stage == SEARCH:
+                self._forget_finals()
+
         work = inputs.trial_work(self.resources, compiled=self.compiled)
         if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
             self.resources = share_gpus(settings.space, self.resources, work, self.console)
@@ -149,11 +155,17 @@ class _Stages:
         with self.resources.requested(workers), restored_handlers():  # Tune's handler would ignore a later Ctrl-C
             outcome = run_search(
                 settings, self.resources, work, self.progress, [view, tracking],
-                add_ended=view.add_ended, written=self._push,
+                add_ended=begin, written=self._push,
             )  # fmt: skip
+        view.show_paused(outcome.trials)
         self.run.close_trials(outcome.trials, settings.space.trial_keys)
-        self._end_stage(SECONDS[settings.stage])
+        self._end_stage(seconds_key(settings.stage))
         return outcome
+
+    def _forget_finals(self) -> None:
+        """Have the sets of the search's trials measured again: a search that continues may change them."""
+        self.run.forget_finals()
+        self.progress.forget_finals(f"{SEARCH}-")
 
     def finish(self, trials: list[TrialRecord], best: TrialRecord) -> dict[str, Any]:
         """Distil the best settings again, measure all sets on the test split, write the files, return the result."""
@@ -185,6 +197,8 @@ class _Stages:
         settings = repeat_settings(self.settings, best, reference if has_set else None)
         if settings is None:
             return _Distilled(sets, self.settings.space, trials, fresh=False)
+        assert isinstance(settings.space, Study), "two variants"
+        settings = replace(settings, stage=final_stage(self.progress.number_repeats(settings.space.variants)))
         repeats = self.search(settings)
         _check_ended(settings, repeats)
         sets |= read_synthetic_sets(replace(self.inputs, settings=settings), repeats.trials)
@@ -227,6 +241,11 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
         console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
         console.print(f"{label:>11}: {settings.places.shared}/{place}")
+    if left := trials_left(settings, result):
+        console.print(
+            f"The time budget ended before {left} of {settings.fixed['trials']} trials; to continue the search with a "
+            f"larger one: {settings.resume_command} --time-budget TIME"
+        )
     console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
 
 
@@ -242,6 +261,12 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
     best = best_trial(outcome.trials)
     if outcome.hopeless:
         raise NoTrialSucceeded(outcome.hopeless)
+    ended = [record for record in outcome.trials if record.status != "paused"]
+    if best is None and len(ended) < settings.fixed["trials"]:
+        raise NoTrialSucceeded(
+            f"the time budget ended before a trial reached a rung; continue with a larger one: "
+            f"{settings.resume_command} --time-budget TIME"
+        )
     if best is None:
         reasons = sorted({record.reason for record in outcome.trials})
         raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")

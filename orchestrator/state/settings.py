@@ -41,7 +41,7 @@ class SweepSettings:
     gpus_per_trial: float | str | None = None
     """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
-    """Seconds after which the search starts no further trials and stops the running ones."""
+    """Seconds, over all drivers, after which the search starts no further trials and pauses the running ones."""
     memory_budget_bytes: float | None = None
     """Memory that the graph of a trial's inner step may take; None: the trial's share of the device's free memory."""
     tracking_uri: str | None = None

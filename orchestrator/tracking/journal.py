@@ -150,6 +150,11 @@ class Journal:
                 else:
                     self._insert(run, kind, payload)
 
+    def forget(self, once: str) -> None:
+        """Let entries be added again whose `once` matches this pattern of SQLite's GLOB."""
+        with self._transaction():
+            self._database.execute("DELETE FROM facts WHERE name GLOB ?", (f"done {once}",))
+
     def draw(self, run: str, folder: str, name: str, draw: Callable[[Path], object]) -> list[tuple[str, Any]]:
         """Let `draw` write a picture and return its entry, or none if too many wait; the file is deleted once sent.
 

@@ -10,7 +10,7 @@ from orchestrator.results.trials import TrialRecord
 
 __all__ = ["draw_trials"]
 
-_COLOURS = {"finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b"}
+_COLOURS = {"finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b", "paused": "#8e6bbf"}
 
 
 def draw_trials(path: Path, records: Sequence[TrialRecord], best: TrialRecord) -> None:

@@ -90,6 +90,14 @@ class TestJournal:
         again.add("a", (METRICS, rows(1)), once="result")
         assert again.waiting == 2
 
+    def test_does_again_what_it_is_to_forget(self, journal: Journal) -> None:
+        for once in ("result", "finals trial-000", "finals soft_trial-001", "finals k_center"):
+            journal.add("a", (METRICS, rows(1)), once=once)
+        journal.forget("finals *trial-*")
+        for once in ("result", "finals trial-000", "finals soft_trial-001", "finals k_center"):
+            journal.add("a", (METRICS, rows(2)), once=once)
+        assert journal.waiting == 6
+
     def test_takes_in_all_parts_or_none(self, journal: Journal) -> None:
         with pytest.raises(ValueError, match="Out of range float"):
             journal.add("a", ("run", {}), (METRICS, [["loss", float("nan"), 1, 1]]), iteration=1)

@@ -16,7 +16,7 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.sweep_run import reopen_sweep_run
 from tests.support.builders import sweep_settings, trial_record
-from tests.support.results import finished_result
+from tests.support.results import MEASURED, finished_result
 from tests.support.tracking import (
     EXPERTS,
     ITERATIONS,
@@ -99,6 +99,32 @@ def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(wo
     assert {name: each.data.tags.get("mdatm.reason") for name, each in ended.items()} == {
         "trial-000": None, "trial-001": None, "trial-002": "diverged", "trial-003": None, "trial-009": None,
     }  # fmt: skip
+
+
+def test_a_trial_that_is_paused_goes_on_in_its_run_and_its_finals_are_told_again(workdir: Workdir) -> None:
+    run, client, one = opened(workdir, "paused"), MlflowClient(workdir.mlflow_uri), trial(0)
+    report(callback(run, workdir), one, 10)
+    run.close_trials([trial_record(0, status="paused", rungs={10: 0.5}, settings={"N": 3})], ["N"])
+    run.log_finals(MEASURED)
+    run.end("FINISHED")
+    paused = children(client, run)["trial-000"]
+    assert (paused.info.status, paused.data.tags["mdatm.outcome"]) == ("KILLED", "paused")
+
+    run = opened(workdir, "paused")
+    run.forget_finals()
+    tracking = callback(run, workdir)
+    tracking.on_trial_start(0, [], one)
+    report(tracking, one, ITERATIONS)
+    tracking.on_trial_complete(0, [], one)
+    run.log_finals(MEASURED)
+    run.end("FINISHED")
+    runs = children(client, run)
+    ended = runs["trial-000"]
+    assert (ended.info.status, ended.data.tags["mdatm.outcome"]) == ("FINISHED", "finished")
+    assert steps(client, ended.info.run_id) == [10, ITERATIONS]
+    assert sorted(steps(client, ended.info.run_id, "test_accuracy")) == [0, 0, 1, 1]
+    others = runs["final-random_real"].info.run_id
+    assert sorted(steps(client, others, "test_accuracy")) == [0, 1], "no search changes them"
 
 
 def test_a_result_is_told_once_also_by_a_driver_that_comes_later(workdir: Workdir, inputs: Inputs, model: Path) -> None:
