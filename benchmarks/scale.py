@@ -75,8 +75,7 @@ def run(job: Job) -> dict[str, Any]:
             with connected(cluster.address, None, job.nodes) as resources:
                 tracked = open_sweep_run(None, settings.workdir, space.name, settings.name, {})
                 times = _Times()
-                no_dataset: Any = None  # a waiting trial has no images to show
-                tracking = TrackingCallback(tracked, no_dataset, job.rungs, settings.places.checkpoints)
+                tracking = TrackingCallback(tracked, job.rungs)
                 began, cpu = time.monotonic(), time.process_time()
                 outcome = run_search(
                     settings, resources, None, Progress(settings.places.folder), [times.callback(), tracking],  # type: ignore[arg-type]

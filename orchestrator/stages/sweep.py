@@ -138,9 +138,7 @@ class _Stages:
             self.console, trials=fixed["trials"], iterations=iterations, rung_iterations=rung_iterations,
             stage=settings.stage,
         )  # fmt: skip
-        tracking = TrackingCallback(
-            self.run, inputs.dataset, iterations, settings.places.checkpoints, stage=settings.stage
-        )
+        tracking = TrackingCallback(self.run, iterations, stage=settings.stage)
 
         def begin(ended: list[TrialRecord]) -> None:
             view.add_ended(ended)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: Workdir, inputs: Inputs) -> None:
     run, client = opened(workdir, "resumed"), MlflowClient(workdir.mlflow_uri)
-    tracking, done, going = callback(run, workdir), trial(0), trial(1)
+    tracking, done, going = callback(run), trial(0), trial(1)
     run.log_experts(EXPERTS, inputs.experts_params, inputs.experts_place)
     for one, last in ((done, ITERATIONS), (going, 20)):
         tracking.on_trial_start(0, [], one)
@@ -47,7 +47,7 @@ def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: W
 
     again = opened(workdir, "resumed")
     assert (again.run_id, again.experiment_id) == (run.run_id, run.experiment_id)
-    tracking, going = callback(again, workdir), trial(1)
+    tracking, going = callback(again), trial(1)
     again.log_experts(
         replace(EXPERTS, trained=0, reused=2, losses=[3.0, 3.0]), inputs.experts_params, inputs.experts_place
     )
@@ -75,7 +75,7 @@ def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: W
 
 def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(workdir: Workdir) -> None:
     run, client = opened(workdir, "unclosed"), MlflowClient(workdir.mlflow_uri)
-    tracking, trials = callback(run, workdir), [trial(number) for number in range(4)]
+    tracking, trials = callback(run), [trial(number) for number in range(4)]
     for one in trials:
         report(tracking, one, 10)
     run.end("KILLED")
@@ -103,7 +103,7 @@ def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(wo
 
 def test_a_trial_that_is_paused_goes_on_in_its_run_and_its_finals_are_told_again(workdir: Workdir) -> None:
     run, client, one = opened(workdir, "paused"), MlflowClient(workdir.mlflow_uri), trial(0)
-    report(callback(run, workdir), one, 10)
+    report(callback(run), one, 10)
     run.close_trials([trial_record(0, status="paused", rungs={10: 0.5}, settings={"N": 3})], ["N"])
     run.log_finals(MEASURED)
     run.end("FINISHED")
@@ -112,7 +112,7 @@ def test_a_trial_that_is_paused_goes_on_in_its_run_and_its_finals_are_told_again
 
     run = opened(workdir, "paused")
     run.forget_finals()
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     tracking.on_trial_start(0, [], one)
     report(tracking, one, ITERATIONS)
     tracking.on_trial_complete(0, [], one)
@@ -149,7 +149,7 @@ def test_a_result_is_told_once_also_by_a_driver_that_comes_later(workdir: Workdi
 def test_the_search_and_the_finals_are_told_apart(workdir: Workdir) -> None:
     run = opened(workdir, "stages")
     for stage in ("trial", FINALS):
-        tracking, one = callback(run, workdir, stage=stage), trial(0)
+        tracking, one = callback(run, stage=stage), trial(0)
         report(tracking, one, ITERATIONS)
         tracking.on_trial_complete(0, [], one)
     records = (trial_record(number, stage=FINALS, settings={"N": 3}, rungs={ITERATIONS: 0.5}) for number in range(2))
@@ -214,7 +214,7 @@ def test_what_is_no_uri_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_compare_address_names_the_trials_that_mlflow_has(workdir: Workdir) -> None:
     run = opened(workdir, "compared")
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     for number in range(2):
         tracking.on_trial_start(0, [], trial(number))
     assert run.flush() == 0
