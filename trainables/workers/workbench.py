@@ -15,7 +15,6 @@ from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import load
 from trainables.data.labels import default_order_labels
-from trainables.data.pictures import draw_set, encode_picture, overview
 from trainables.distillation.initialization import initial_images
 from trainables.distillation.inner_step import InnerStep, use_precision
 from trainables.distillation.matching import Matcher
@@ -30,6 +29,7 @@ from trainables.implementation import Implementation
 from trainables.networks.network import Network
 from trainables.seeding import repeat_seed, seed_of
 from trainables.storage.shared_file import SharedFile, local_path
+from trainables.workers.pictures import draw_pictures
 from trainables.workers.rung import RungPictures
 
 __all__ = ["TrialWork", "Workbench"]
@@ -178,9 +178,7 @@ class Workbench:
         Args:
             images: Normalised float [ipc·C, ch, H, W], in default order.
         """
-        displayable = self._dataset.displayable(images.detach().cpu())
-        picture = draw_set(displayable, self._dataset.class_names)
-        return RungPictures(png=encode_picture(picture, "PNG"), webp=encode_picture(overview(picture), "WEBP"))
+        return draw_pictures(self._dataset.displayable(images.detach().cpu()), self._dataset.class_names)
 
     def _start(self, own: Mapping[str, Any]) -> _Start:
         """Merge a trial's own settings with the shared settings, check them, and draw the initial images."""
