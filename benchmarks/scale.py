@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import fresh_process, peak_bytes, surroundings, write_records
+from benchmarks.waiting_trial import waiting_trial
 from orchestrator.state.settings_file import write_settings
 from orchestrator.terminal.values import ListCommand, ValueList
 from trainables.workers.rung import RungResult
@@ -81,7 +82,7 @@ def run(job: Job) -> dict[str, Any]:
                 began, cpu = time.monotonic(), time.process_time()
                 outcome = run_search(
                     settings, resources, None, Progress(settings.places.folder), [times.callback(), tracking],  # type: ignore[arg-type]
-                    trainable=_waiting_trial(job.rung_s, job.rungs, job.ipc),
+                    trainable=waiting_trial(job.rung_s, job.rungs, job.ipc),
                 )  # fmt: skip
                 seconds, cpu = time.monotonic() - began, time.process_time() - cpu
                 waiting = tracked.flush(0.0)
@@ -107,40 +108,6 @@ def run(job: Job) -> dict[str, Any]:
         "mlflow_entries_a_second": (waiting - left) / drained if waiting else None,
         "driver_peak_bytes": peak_bytes("cpu"),
     }
-
-
-def _waiting_trial(rung_s: float, rungs: int, ipc: int) -> Any:
-    """Return a trainable that sleeps `rungs` times; a local class, so that it is pickled by value."""
-    import torch
-    from ray import tune
-
-    from trainables.workers.pictures import draw_pictures
-
-    class WaitingTrial(tune.Trainable):
-        """A trial without work."""
-
-        def setup(self, config: dict[str, Any], work: None) -> None:  # type: ignore[override]
-            self.reset_config(config)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.rung = 0
-            self.level = (new_config["trial_number"] * 0.6180339887) % 1.0  # spread evenly: late trials may win
-            return True
-
-        def step(self) -> dict[str, Any]:
-            time.sleep(rung_s)
-            self.rung += 1
-            report = RungResult(
-                iteration=self.rung, validation_accuracy=self.level, matching_loss=1.0, alpha=0.01, skip_rate=0.0,
-                image_displacement=0.1, seconds_per_iteration=rung_s, trial_seconds=self.rung * rung_s,
-                done=self.rung >= rungs,
-            ).to_report()  # fmt: skip
-            if ipc:
-                images = torch.rand(10 * ipc, 3, 32, 32)
-                draw_pictures(images, [f"class {number}" for number in range(10)]).add_to(report)
-            return report
-
-    return WaitingTrial
 
 
 class _Times:
