@@ -5,7 +5,7 @@ python -m benchmarks.scale --nodes 1,8 --trials-a-node 8 --json scale.json
 
 Optuna's study, ASHA, Ray Tune, the journal and MLflow's embedded store are the real ones, and so are Ray's nodes: a
 head without cores and a raylet a node, at most `--raylets`, which then have the cores of several trials. A trial sleeps
-for every rung, draws its set, and reports. Every figure is of a fresh driver process. Computed figures are marked as such.
+for every rung, draws its set, and reports. Every figure is of a fresh driver process; computed ones are marked as such.
 """
 
 import os
@@ -211,7 +211,14 @@ def main(
         records.append({"benchmark": "trials", "before": before, **in_a_fresh_process(job)})
         console.print(f"after {before} trials: {records[-1]}", soft_wrap=True)
     show(records, console)
-    setting = {**around, "raylets": raylets, "trials_a_node": trials_a_node, "rungs": rungs, "rung_s": rung_s, "ipc": ipc}
+    setting = {
+        **around,
+        "raylets": raylets,
+        "trials_a_node": trials_a_node,
+        "rungs": rungs,
+        "rung_s": rung_s,
+        "ipc": ipc,
+    }
     console.print(", ".join(f"{key} {value}" for key, value in setting.items()), soft_wrap=True)
     write_records(json_path, records, setting)
 

@@ -3,9 +3,9 @@
 python -m benchmarks.soak
 python -m benchmarks.soak --trials 200 --json soak.json
 
-Optuna's study, ASHA, Ray Tune and the journal are the real ones, and so are MLflow's server and the PostgreSQL below it,
-which the benchmark starts (Debian's package postgresql). Trials report and draw, and nothing else. The driver is a fresh
-process; its memory is sampled as trials end, and a line through the samples after the first quarter of the trials, in
+Optuna's study, ASHA, Ray Tune and the journal are the real ones, and so are MLflow's server and the PostgreSQL below
+it, which the benchmark starts (Debian's package postgresql). Trials report and draw, and nothing else. The driver is a
+fresh process; its memory is sampled as trials end. A line through the samples after the first quarter of the trials, in
 which caches fill, says how much a trial takes for good.
 """
 

@@ -166,7 +166,7 @@ class StudySearch(Searcher):
         self._unfinished.append(self._trials.pop(trial_id))
 
     def pause(self) -> None:
-        """Record the time and the measures of the running trials; they stay unfinished, and a later search continues them."""
+        """Record the time and the measures of the running trials; they stay unfinished, and a later search goes on."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.number in self._last:
                 _note(optuna.Trial(self.study, frozen._trial_id), self._last[frozen.number])

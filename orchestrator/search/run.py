@@ -213,7 +213,10 @@ def run_search(
             run_config=tune.RunConfig(
                 name=settings.places.tune_name,
                 storage_path=settings.places.tune_folder,
-                callbacks=[SearchLedger(search, watch, lambda: progress.spend(seconds_key(settings.stage))), *callbacks],
+                callbacks=[
+                    SearchLedger(search, watch, lambda: progress.spend(seconds_key(settings.stage))),
+                    *callbacks,
+                ],
                 stop=watch,
                 # A trial writes its own checkpoint and resumes from it.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
@@ -237,9 +240,7 @@ def _failure(trial: FrozenTrial) -> str | None:
     return str(trial.user_attrs.get("reason", "")) if failed else None
 
 
-def read_trials(
-    study: optuna.Study, space: Space, stage: str = SEARCH, *, paused: bool = False
-) -> list[TrialRecord]:
+def read_trials(study: optuna.Study, space: Space, stage: str = SEARCH, *, paused: bool = False) -> list[TrialRecord]:
     """Return the trials of a stage's study that have ended, by number.
 
     Args:

@@ -7,7 +7,7 @@ SEARCH, FINALS = "trial", "final"
 
 
 def final_stage(number: int) -> str:
-    """Return the stage of the finals' distillations: the first, or later ones if a search continued to another winner."""
+    """Return the stage of the finals' distillations: of the first winner, or a later one of a search that continued."""
     return FINALS if number == 1 else f"{FINALS}-{number}"
 
 

@@ -64,7 +64,9 @@ def test_a_search_that_its_time_budget_cuts_off_ends_at_the_values_of_an_undistu
 ) -> None:
     name, budget_s = "budgeted", 4
     budgeted = Sweep(first.workdir, name, "")
-    run("orchestrator.sweep", *SMALL, *MORE, "--workdir", first.workdir, "--name", name, "--time-budget", f"{budget_s}s")
+    run(
+        "orchestrator.sweep", *SMALL, *MORE, "--workdir", first.workdir, "--name", name, "--time-budget", f"{budget_s}s"
+    )
     cuts = 0
     while budgeted.result["status"] != "finished" or sum(budgeted.result["trials"].values()) < 4 or paused(budgeted):
         cuts += budgeted.result["status"] == "finished"

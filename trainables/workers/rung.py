@@ -1,7 +1,7 @@
 """The report of a trial at a rung.
 
-Ray Tune carries a report as a dict: a trial writes it by `RungResult.to_report` and `RungPictures.add_to`, and the driver
-reads it by `RungResult.from_report` and `RungPictures.take_from`. No other code knows the keys.
+Ray Tune carries a report as a dict: a trial writes it by `RungResult.to_report` and `RungPictures.add_to`, and the
+driver reads it by `RungResult.from_report` and `RungPictures.take_from`. No other code knows the keys.
 """
 
 from collections.abc import Mapping, MutableMapping

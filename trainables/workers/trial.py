@@ -47,8 +47,8 @@ class _SettingsError(Exception):
 class DistillationTrial(tune.Trainable):
     """Runs one distillation and reports the accuracy on the validation split at every rung.
 
-    A step's result is the report of a `RungResult`, with the pictures of the images. If the settings are invalid or diverge, it has the reason and the
-    trial ends. If the disk is full, it has the remedy and the trial halts.
+    A step's result is the report of a `RungResult`, with the pictures of the images. If the settings are invalid or
+    diverge, it has the reason and the trial ends. If the disk is full, it has the remedy and the trial halts.
     """
 
     _rung: list[_IterationRecord]

@@ -107,7 +107,9 @@ def test_a_trial_that_failed_and_goes_on_has_no_reason_any_more(workdir: Workdir
     assert child.info.status == "FINISHED" and child.data.tags["mdatm.reason"] == ""
 
 
-def test_a_picture_that_cannot_be_written_is_missing_and_nothing_else(workdir: Workdir, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_that_cannot_be_written_is_missing_and_nothing_else(
+    workdir: Workdir, caplog: pytest.LogCaptureFixture
+) -> None:
     run, one = opened(workdir, "unreadable"), trial(7)
     tracking = callback(run)
     blocked = run.journal.folder / "pictures" / "trial-007"
