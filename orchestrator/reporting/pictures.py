@@ -20,7 +20,7 @@ def draw_sets(path: Path, sets: dict[str, Tensor], class_names: Sequence[str]) -
 
     Args:
         path: PNG to write.
-        sets: Displayable images by title, float [ipc·C, ch, H, W] in [0, 1]; the first classes of a large set are drawn.
+        sets: Displayable images by title, float [ipc·C, ch, H, W] in [0, 1], of which the first classes are drawn.
         class_names: Names of the C classes.
     """
     classes = min(len(class_names), MAX_CLASSES)

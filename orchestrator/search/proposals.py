@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from orchestrator.search.database import open_storage
+from orchestrator.search.storage import OwnStudyStorage
 from search_spaces import Space
 from trainables.seeding import seed_of
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
@@ -84,9 +85,10 @@ class StudySearch(Searcher):
         self._written = written
         self._space = space
         self._iterations = iterations
+        self._storage = OwnStudyStorage(open_storage(storage))
         self.study = optuna.create_study(
             study_name=study,
-            storage=open_storage(storage),
+            storage=self._storage,
             # All points of a grid are enqueued and none is drawn; TPE would fit its model at every point.
             sampler=optuna.samplers.RandomSampler(0)
             if space.is_grid
@@ -119,6 +121,7 @@ class StudySearch(Searcher):
         if trial is None:
             return None if self._trials else Searcher.FINISHED
         rest = self._space.draw(trial)  # parameters of an unfinished trial are not drawn again
+        self._storage.write(trial._trial_id)
         self._trials[trial_id] = trial
         self._written()
         _, own = self._space.split({**trial.params, **rest})

@@ -196,7 +196,8 @@ class _Stages:
         if settings is None:
             return _Distilled(sets, self.settings.space, trials, fresh=False)
         assert isinstance(settings.space, Study), "two variants"
-        settings = replace(settings, stage=final_stage(self.progress.number_repeats(settings.space.variants)))
+        variants = {name: dict(varied) for name, varied in settings.space.variants.items()}
+        settings = replace(settings, stage=final_stage(self.progress.number_repeats(variants)))
         repeats = self.search(settings)
         _check_ended(settings, repeats)
         sets |= read_synthetic_sets(replace(self.inputs, settings=settings), repeats.trials)
