@@ -5,7 +5,7 @@ python -m benchmarks.scale --nodes 1,8 --trials-a-node 8 --json scale.json
 
 Optuna's study, ASHA, Ray Tune, the journal and MLflow's embedded store are the real ones, and so are Ray's nodes: a
 head without cores and a raylet a node, at most `--raylets`, which then have the cores of several trials. A trial sleeps
-for every rung and reports. Every figure is of a fresh driver process. Computed figures are marked as such.
+for every rung, draws its set, and reports. Every figure is of a fresh driver process; computed ones are marked as such.
 """
 
 import os
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import fresh_process, peak_bytes, surroundings, write_records
+from benchmarks.waiting_trial import waiting_trial
 from orchestrator.state.settings_file import write_settings
 from orchestrator.terminal.values import ListCommand, ValueList
 from trainables.workers.rung import RungResult
@@ -41,6 +42,8 @@ class Job:
     """Ended trials that the study has at the start."""
     rungs: int
     rung_s: float
+    ipc: int
+    """Images per class of the set that a trial draws at every rung, 10 classes of 32 × 32 pixels; 0: it draws none."""
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -76,13 +79,12 @@ def run(job: Job) -> dict[str, Any]:
             with connected(cluster.address, None, job.nodes) as resources:
                 tracked = open_sweep_run(None, settings.workdir, space.name, settings.name, {})
                 times = _Times()
-                no_dataset: Any = None  # a waiting trial has no images to show
-                tracking = TrackingCallback(tracked, no_dataset, job.rungs, settings.places.checkpoints)
+                tracking = TrackingCallback(tracked, job.rungs)
                 began, cpu = time.monotonic(), time.process_time()
                 outcome = run_search(
                     settings, resources, None, Progress(settings.places.folder), [times.callback(), tracking],  # type: ignore[arg-type]
                     Patience(settings.patience_s, Console(), "run it again"),
-                    trainable=_waiting_trial(job.rung_s, job.rungs),
+                    trainable=waiting_trial(job.rung_s, job.rungs, job.ipc),
                 )  # fmt: skip
                 seconds, cpu = time.monotonic() - began, time.process_time() - cpu
                 waiting = tracked.flush(0.0)
@@ -108,33 +110,6 @@ def run(job: Job) -> dict[str, Any]:
         "mlflow_entries_a_second": (waiting - left) / drained if waiting else None,
         "driver_peak_bytes": peak_bytes("cpu"),
     }
-
-
-def _waiting_trial(rung_s: float, rungs: int) -> Any:
-    """Return a trainable that sleeps `rungs` times; a local class, so that it is pickled by value."""
-    from ray import tune
-
-    class WaitingTrial(tune.Trainable):
-        """A trial without work."""
-
-        def setup(self, config: dict[str, Any], work: None) -> None:  # type: ignore[override]
-            self.reset_config(config)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.rung = 0
-            self.level = (new_config["trial_number"] * 0.6180339887) % 1.0  # spread evenly: late trials may win
-            return True
-
-        def step(self) -> dict[str, Any]:
-            time.sleep(rung_s)
-            self.rung += 1
-            return RungResult(
-                iteration=self.rung, validation_accuracy=self.level, matching_loss=1.0, alpha=0.01, skip_rate=0.0,
-                image_displacement=0.1, seconds_per_iteration=rung_s, trial_seconds=self.rung * rung_s,
-                done=self.rung >= rungs,
-            ).to_report()  # fmt: skip
-
-    return WaitingTrial
 
 
 class _Times:
@@ -207,6 +182,8 @@ def on_paper(measured: dict[str, Any], nodes: int, rung_s: float) -> dict[str, A
 @click.option("--trials-a-node", type=click.IntRange(2), default=8, show_default=True)
 @click.option("--rungs", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--rung-s", type=click.FloatRange(0), default=1.0, show_default=True, help="seconds a trial waits a rung")
+@click.option("--ipc", type=click.IntRange(0), default=10, show_default=True, metavar="N",
+              help="images per class of the set that a trial draws, 10 classes of 32 × 32 pixels; 0: none")  # fmt: skip
 @click.option("--long", type=ValueList(click.IntRange(0)), default="1000,10000", show_default=True, metavar="N,…",
               help="ended trials of a search that is measured at 1 node, without waiting")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="write the records here")
@@ -216,6 +193,7 @@ def main(
     trials_a_node: int,
     rungs: int,
     rung_s: float,
+    ipc: int,
     long: tuple[int, ...],
     json_path: Path | None,
 ) -> None:
@@ -223,18 +201,26 @@ def main(
     console, around, records = Console(), surroundings("cpu"), []
     for count in nodes:
         job = Job(
-            nodes=count, raylets=min(count, raylets), trials=count * trials_a_node, before=0, rungs=rungs, rung_s=rung_s
-        )
+            nodes=count, raylets=min(count, raylets), trials=count * trials_a_node, before=0, rungs=rungs,
+            rung_s=rung_s, ipc=ipc,
+        )  # fmt: skip
         records.append({"benchmark": "nodes", "nodes": count, "computed": False, **in_a_fresh_process(job)})
         console.print(f"{count} nodes: {records[-1]}", soft_wrap=True)
     if ON_PAPER not in nodes:
         records.append({"benchmark": "nodes", **on_paper(records[-1], ON_PAPER, rung_s)})
     for before in long:
-        job = Job(nodes=1, raylets=1, trials=20, before=before, rungs=rungs, rung_s=0.0)
+        job = Job(nodes=1, raylets=1, trials=20, before=before, rungs=rungs, rung_s=0.0, ipc=ipc)
         records.append({"benchmark": "trials", "before": before, **in_a_fresh_process(job)})
         console.print(f"after {before} trials: {records[-1]}", soft_wrap=True)
     show(records, console)
-    setting = {**around, "raylets": raylets, "trials_a_node": trials_a_node, "rungs": rungs, "rung_s": rung_s}
+    setting = {
+        **around,
+        "raylets": raylets,
+        "trials_a_node": trials_a_node,
+        "rungs": rungs,
+        "rung_s": rung_s,
+        "ipc": ipc,
+    }
     console.print(", ".join(f"{key} {value}" for key, value in setting.items()), soft_wrap=True)
     write_records(json_path, records, setting)
 

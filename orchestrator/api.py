@@ -68,7 +68,8 @@ def run_sweep(
             workdir, which this machine must reach too.
         concurrent: Workers at once; None: all that fit.
         gpus_per_trial: GPUs of a worker, above 0 and at most 1, or `auto`; None: one where there is a GPU.
-        time_budget_s: Seconds for the search.
+        time_budget_s: Seconds for the search, over all calls. Trials that it cuts off are paused; the same call with a
+            larger one continues them and measures anew.
         patience_s: Seconds without progress, while processes are lost, after which the sweep is given up.
         memory_budget_bytes: Bytes for the graph of a trial's inner step.
         tracking_uri: MLflow's server; None: SQLite in the workdir.

@@ -67,7 +67,11 @@ _WITH_RESUME = {
     help="Resume a sweep of the workdir with its settings.",
 )
 @click.option("--plan", is_flag=True, help="Print the planned work and its cost, and start nothing.")
-@click.option("--time-budget", type=DURATION, metavar="2h", help="Time for the search; excludes finals and report.")
+@click.option(
+    "--time-budget", type=DURATION, metavar="2h",
+    help="Time for the search, without finals and report. Trials that it cuts off are paused; they continue with "
+    "--resume SWEEP and a larger one.",
+)  # fmt: skip
 @click.option(
     "--memory-budget",
     type=SIZE,

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.differences import compare_finals
 from orchestrator.results.experts import ExpertSummary
-from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial
+from orchestrator.results.trials import REFERENCE_TRIAL, STATUSES, TrialRecord, best_trial
 from orchestrator.results.under_way import UnderWay
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison, Study
@@ -20,6 +20,7 @@ __all__ = [
     "finished_result",
     "require_finished",
     "stored_result",
+    "trials_left",
     "write_result",
 ]
 
@@ -40,7 +41,7 @@ class Found:
     """Results of a sweep; of one that has not finished those so far."""
 
     trials: list[TrialRecord] = field(default_factory=list)
-    """Trials that have ended, and of a sweep that has not finished also the unfinished ones."""
+    """Trials that have ended or are paused, and of a sweep that has not finished also the unfinished ones."""
     finals: dict[str, Any] = field(default_factory=dict)
     """As `name_finals` returns them."""
     study: dict[str, Any] | None = None
@@ -89,7 +90,7 @@ def collect_result(
         "space": settings.space.name,
         "status": status,
         "seed": settings.seed,
-        "trials": {status: statuses.count(status) for status in ("finished", "pruned", "failed")},
+        "trials": {status: statuses.count(status) for status in STATUSES},
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
         "finals": found.finals,
@@ -117,9 +118,26 @@ def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
 
 
 def finished_result(settings: SweepSettings) -> dict[str, Any] | None:
-    """Return the content of result.json if the sweep is finished; else None."""
+    """Return the content of result.json if the sweep is finished and has no time left for further trials; else None."""
     result = stored_result(settings)
-    return result if result and result["status"] == "finished" else None
+    if result is None or result["status"] != "finished":
+        return None
+    return None if _search_continues(settings, result) else result
+
+
+def _search_continues(settings: SweepSettings, result: dict[str, Any]) -> bool:
+    """Return whether a finished sweep has trials that its time budget left out, and a larger budget now."""
+    if isinstance(settings.space, Comparison):
+        return False
+    budget, spent = settings.time_budget_s, result["seconds"].get("search", 0.0)
+    return trials_left(settings, result) > 0 and (budget is None or budget > spent)
+
+
+def trials_left(settings: SweepSettings, result: dict[str, Any]) -> int:
+    """Return the number of a sweep's trials that have not ended: paused ones, and those that have not begun."""
+    ended = sum(number for status, number in result["trials"].items() if status != "paused")
+    trials: int = settings.fixed["trials"]
+    return trials - int(ended)
 
 
 def require_finished(settings: SweepSettings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from trainables.storage.atomic import write_atomically
 
 __all__ = [
     "REFERENCE_TRIAL",
+    "STATUSES",
     "TrialRecord",
     "best_trial",
     "images_of",
@@ -26,6 +27,8 @@ _RUNG, _LAST = "validation_accuracy_", "_last"  # in names of columns
 
 REFERENCE_TRIAL = 0
 """Number of the trial that runs the paper's, or our reference, setting."""
+STATUSES = ("finished", "pruned", "failed", "paused")
+"""A paused trial has not ended: the time budget ended before it, and with more time it continues."""
 
 
 def trial_name(number: int, stage: str = SEARCH) -> str:
@@ -44,7 +47,7 @@ class TrialRecord:
 
     number: int
     status: str
-    """finished, pruned or failed; unfinished before the trial has ended."""
+    """One of `STATUSES`; unfinished before the trial has ended, in a sweep that has not."""
     settings: dict[str, Any]
     """All resolved settings."""
     rungs: dict[int, float]
@@ -52,7 +55,7 @@ class TrialRecord:
     seconds: float
     """Wall-clock time of the trial, s; 0 before it has ended."""
     reason: str
-    """Why it ended; empty if it finished."""
+    """Why it ended or is paused; empty if it finished."""
     measures: dict[str, float] = field(default_factory=dict)
     """Other measures at the last rung: `RungResult.kept`."""
     stage: str = SEARCH
@@ -86,7 +89,8 @@ def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 def best_trial(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """Return the best trial: of those with most iterations, the one with the highest last validation accuracy.
 
-    The last rung counts, not the best: more measurements must not raise a trial's chance to win.
+    The last rung counts, not the best: more measurements must not raise a trial's chance to win. A paused trial can win
+    by its rungs so far.
     """
     candidates = [record for record in records if record.status != "failed" and record.rungs]
     return ranked(candidates)[0] if candidates else None

@@ -35,7 +35,7 @@ class KeptTrials:
             return []
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in self._ended]
         settings = self._settings
-        new = read_trials(trials, settings.space, settings.stage, unfinished=True)
+        new = read_trials(trials, settings.space, settings.stage, running="unfinished")
         running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
         self._ended |= {record.number: record for record in new if record.number not in running}
         unfinished = {record.number: record for record in new if record.number in running}

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from orchestrator.search.database import open_storage
+from orchestrator.search.storage import OwnStudyStorage
 from search_spaces import Space
 from trainables.seeding import seed_of
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
@@ -86,9 +87,10 @@ class StudySearch(Searcher):
         self._at_once, self._written = at_once, written
         self._space = space
         self._iterations = iterations
+        self._storage = OwnStudyStorage(open_storage(storage))
         self.study = optuna.create_study(
             study_name=study,
-            storage=open_storage(storage),
+            storage=self._storage,
             # All points of a grid are enqueued and none is drawn; TPE would fit its model at every point.
             sampler=optuna.samplers.RandomSampler(0)
             if space.is_grid
@@ -105,6 +107,8 @@ class StudySearch(Searcher):
             trial for trial in begun if trial.state == TrialState.RUNNING
         ]
         self._trials: dict[str, optuna.Trial] = {}
+        self._last: dict[int, RungResult] = {}
+        """The last rung of each running trial, by its number."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the functions: Tune's snapshot, which is never read, cannot hold them."""
@@ -122,6 +126,7 @@ class StudySearch(Searcher):
         if trial is None:
             return None if self._trials else Searcher.FINISHED
         rest = self._space.draw(trial)  # parameters of an unfinished trial are not drawn again
+        self._storage.write(trial._trial_id)
         self._trials[trial_id] = trial
         self._written()
         _, own = self._space.split({**trial.params, **rest})
@@ -129,7 +134,9 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a rung under its distillation iteration; a rung that the study has is ignored."""
-        if self._report(self._trials[trial_id], RungResult.from_report(result)):
+        trial, rung = self._trials[trial_id], RungResult.from_report(result)
+        self._last[trial.number] = rung
+        if self._report(trial, rung):
             self._written()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -144,8 +151,8 @@ class StudySearch(Searcher):
         if isinstance(rung.end, Halted):
             return
         trial = self._trials.pop(trial_id)
-        trial.set_user_attr("seconds", rung.trial_seconds)
-        trial.set_user_attr("measures", rung.kept)
+        self._last.pop(trial.number, None)
+        _note(trial, rung)
         if isinstance(rung.end, SettingsFailed):
             self._end(trial, TrialState.PRUNED, outcome="failed", reason=rung.end.reason)
             return
@@ -158,18 +165,20 @@ class StudySearch(Searcher):
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Record in the study that a trial's process failed."""
-        self._end(self._trials.pop(trial_id), TrialState.FAIL, reason=reason)
+        trial = self._trials.pop(trial_id)
+        self._last.pop(trial.number, None)
+        self._end(trial, TrialState.FAIL, reason=reason)
 
     def requeue(self, trial_id: str) -> None:
         """Propose again a trial whose process was lost before the trial could begin."""
         self._unfinished.append(self._trials.pop(trial_id))
 
-    def end_unfinished(self, reason: str) -> None:
-        """Record in the study that all unfinished trials were stopped."""
+    def pause(self) -> None:
+        """Record the time and the measures of the running trials; they stay unfinished, and a later search goes on."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            last = max(frozen.intermediate_values, default=0)
-            trial = optuna.Trial(self.study, frozen._trial_id)
-            self._end(trial, TrialState.PRUNED, reason=f"stopped by {reason} at iteration {last}")
+            if frozen.number in self._last:
+                _note(optuna.Trial(self.study, frozen._trial_id), self._last[frozen.number])
+        self._written()
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects; the search's state is in the study."""
@@ -200,3 +209,9 @@ class StudySearch(Searcher):
             return False
         trial.report(rung.validation_accuracy, rung.iteration)
         return True
+
+
+def _note(trial: optuna.Trial, rung: RungResult) -> None:
+    """Record a trial's time and its measures at its last rung."""
+    trial.set_user_attr("seconds", rung.trial_seconds)
+    trial.set_user_attr("measures", rung.kept)

@@ -29,7 +29,7 @@ from orchestrator.search.tune_errors import losses_known_to_tune
 from orchestrator.search.watch import RESTARTS, Furthest, SearchLedger, SearchWatch
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import SEARCH, SECONDS
+from orchestrator.state.stage import SEARCH, seconds_key
 from search_spaces import Space
 from trainables.workers.trial import DistillationTrial
 from trainables.workers.workbench import TrialWork
@@ -37,6 +37,7 @@ from trainables.workers.workbench import TrialWork
 __all__ = ["SearchOutcome", "read_trials", "run_search"]
 
 _STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+_REASONS = {"paused": "the time budget ended"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SearchOutcome:
     """The outcome of a search."""
 
     trials: list[TrialRecord]
-    """Trials that have ended, by number."""
+    """Trials that have ended, by number; if the time budget has ended, also those that it paused."""
     halted: str | None
     """Why no trial could continue, though its settings are valid; None if none was halted."""
     hopeless: str | None
@@ -109,7 +110,7 @@ def run_search(
 
     def make_tuner(search: StudySearch, watch: SearchWatch, before: list[FrozenTrial]) -> tune.Tuner:
         """Return a round of Tune, which starts with the unfinished trials of the study."""
-        spend = partial(progress.spend, SECONDS[settings.stage])
+        spend = partial(progress.spend, seconds_key(settings.stage))
         return tune.Tuner(
             tune.with_resources(tune.with_parameters(trainable, work=work), resources.per_worker),
             tune_config=tune.TuneConfig(
@@ -142,7 +143,7 @@ def run_search(
     watch = SearchWatch(before)
     left = trials - sum(trial.state.is_finished() for trial in before)
     budget = settings.time_budget_s
-    seconds_left = None if budget is None else budget - progress.seconds().get(SECONDS[settings.stage], 0.0)
+    seconds_left = None if budget is None else budget - progress.seconds().get(seconds_key(settings.stage), 0.0)
     began = time.monotonic()
     if left and not watch.given_up and (seconds_left is None or seconds_left > 0):
         add_ended(read_trials(search.study.get_trials(deepcopy=False), space, settings.stage))
@@ -159,21 +160,28 @@ def run_search(
                 watch = SearchWatch(before)
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
-        search.end_unfinished("the time budget")
-    ended = read_trials(search.study.get_trials(deepcopy=False), space, settings.stage)
+        search.pause()
+    records = read_trials(
+        search.study.get_trials(deepcopy=False), space, settings.stage, running="paused" if out_of_time else None
+    )
     # Tune's `fit` returns normally after a signal.
-    interrupted = len(ended) < trials and not out_of_time and not watch.given_up
-    return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
+    interrupted = len(records) < trials and not out_of_time and not watch.given_up
+    return SearchOutcome(records, watch.halted, watch.hopeless, interrupted)
 
 
 def read_trials(
-    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, unfinished: bool = False
+    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, running: str | None = None
 ) -> list[TrialRecord]:
     """Return the trials of a stage's study that have ended, and on request the unfinished ones, in their order.
 
-    An unfinished trial whose proposal is incomplete is left out.
+    Args:
+        trials: Trials of the study.
+        space: The stage's space.
+        stage: The stage.
+        running: The status of unfinished trials: paused or unfinished; None: they are left out. A trial whose proposal
+            is incomplete is left out too.
     """
-    statuses = {**_STATUS, **({TrialState.RUNNING: "unfinished"} if unfinished else {})}
+    statuses = _STATUS if running is None else {**_STATUS, TrialState.RUNNING: running}
     return [
         TrialRecord(
             number=trial.number,
@@ -181,7 +189,7 @@ def read_trials(
             settings=space.resolve(trial.params),
             rungs=dict(sorted(trial.intermediate_values.items())),
             seconds=float(trial.user_attrs.get("seconds", 0.0)),
-            reason=trial.user_attrs.get("reason", ""),
+            reason=trial.user_attrs.get("reason", _REASONS.get(statuses[trial.state], "")),
             measures=trial.user_attrs.get("measures", {}),
             stage=stage,
         )

@@ -24,6 +24,8 @@ class State(StrEnum):
     FINISHED = "finished"
     PRUNED = "pruned"
     FAILED = "failed"
+    PAUSED = "paused"
+    """Not ended: the time budget ended before it."""
 
     @property
     def ended(self) -> bool:
@@ -183,6 +185,13 @@ class SearchStatus:
         trial = self.trials.setdefault(number, TrialStatus(name))
         self._count_time(trial, now_s)
         trial.state, trial.reason = State.FAILED, reason
+        return trial
+
+    def pause(self, record: TrialRecord, name: str) -> TrialStatus:
+        """Mark a trial as paused by the time budget, and return it; a later driver resumes it."""
+        accuracy = "" if record.last is None else f", validation accuracy {record.last:.3f}"
+        trial = TrialStatus(name, State.PAUSED, f"{record.reason}{accuracy}", record.rungs, record.iterations)
+        self.trials[record.number] = trial
         return trial
 
     def resume(self, number: int) -> None:

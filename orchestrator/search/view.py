@@ -15,7 +15,7 @@ from rich.text import Text
 
 from orchestrator.results.trials import TrialRecord, trial_name
 from orchestrator.results.under_way import StageAtWork
-from orchestrator.search.status import SearchStatus, TimeLeft, TrialStatus
+from orchestrator.search.status import SearchStatus, State, TimeLeft, TrialStatus
 from orchestrator.search.tune_errors import error_line, loss_of
 from orchestrator.state.stage import SEARCH
 from orchestrator.terminal.steps import time_text
@@ -73,6 +73,13 @@ class SearchView(tune.Callback):
         with self._lock:
             for record in records:
                 self._status.add_ended(record, self._name(record.number, record.settings))
+
+    def show_paused(self, records: Iterable[TrialRecord]) -> None:
+        """Print a line for every trial that the time budget has paused, after the search."""
+        with self._lock:
+            for record in records:
+                if record.status == State.PAUSED:
+                    self._print_end(self._status.pause(record, self._name(record.number, record.settings)))
 
     def setup(
         self,
@@ -180,10 +187,13 @@ class SearchView(tune.Callback):
         """Print a line for a trial that has stopped; on a terminal only if there is a reason."""
         self._left = self._status.left(self._clock())
         if self._live is None or trial.reason:
-            line = f"{trial.name} {trial.state} at {trial.iteration}/{self._status.iterations}"
-            outcome = trial.reason or _accuracy_text(trial)
-            self._print(f"{line}: {outcome}; {self._summary()}")
+            self._print_end(trial)
         self._draw()
+
+    def _print_end(self, trial: TrialStatus) -> None:
+        line = f"{trial.name} {trial.state} at {trial.iteration}/{self._status.iterations}"
+        outcome = trial.reason or _accuracy_text(trial)
+        self._print(f"{line}: {outcome}; {self._summary()}")
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line))

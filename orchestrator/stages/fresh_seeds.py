@@ -25,6 +25,8 @@ def repeat_settings(settings: SweepSettings, best: TrialRecord, reference: Trial
         settings: The sweep's settings.
         best: The search's winner.
         reference: The reference's trial; None if it left no set.
+
+    The caller sets the stage to `final_stage` of a later number if a search that continued has another winner.
     """
     space, seeds = settings.space, settings.fixed["final_seeds"]
     if not seeds:

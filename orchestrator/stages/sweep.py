@@ -17,7 +17,7 @@ from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.results.finals import CHALLENGE, Measured, measured_by_protocol, name_finals
 from orchestrator.results.regimes import summarize_regimes
-from orchestrator.results.result_json import Execution, Found, collect_result
+from orchestrator.results.result_json import Execution, Found, collect_result, trials_left
 from orchestrator.results.so_far import found_so_far
 from orchestrator.results.study import study_rows, summarize_study
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
@@ -40,7 +40,7 @@ from orchestrator.stages.trial_sets import read_synthetic_sets
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import FINALS, SEARCH, SECONDS
+from orchestrator.state.stage import SEARCH, final_stage, seconds_key
 from orchestrator.terminal.console import make_console
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.served_model import save_model
@@ -53,8 +53,6 @@ from trainables.data.synthetic import SyntheticSet
 __all__ = ["run_sweep"]
 
 NETWORKS = "finals, networks"
-_STAGES = {SEARCH: "search", FINALS: "finals, distillations"}
-"""Names of the stages in messages, by the name of what they distil."""
 RUN_NAMES_S = 10.0
 """Seconds for which the result waits for MLflow to name the last trials' runs, which the compare address lists."""
 
@@ -166,10 +164,9 @@ class _Stages:
     def search(self, settings: SweepSettings) -> SearchOutcome:
         """Distil with the settings of the search, or with those of the finals' repeats."""
         fixed, inputs = settings.fixed, replace(self.inputs, settings=settings)
-        self.bulletin.begin(_STAGES[settings.stage], unit="trials", total=fixed["trials"])
-        tracking = TrackingCallback(
-            self.run, inputs.dataset, fixed["iterations"], settings.places.checkpoints, stage=settings.stage
-        )
+        name = "search" if settings.stage == SEARCH else "finals, distillations"
+        self.bulletin.begin(name, unit="trials", total=fixed["trials"])
+        tracking = TrackingCallback(self.run, fixed["iterations"], stage=settings.stage)
         work = inputs.trial_work(self.resources, compiled=self.compiled)
         if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
             self.resources = share_gpus(settings.space, self.resources, work, self.console, self.patience)
@@ -181,15 +178,27 @@ class _Stages:
         )  # fmt: skip
         view = SearchView(self.console, status, settings.places.checkpoints, stage=settings.stage)
         self.bulletin.follow(view.look)
+
+        def begin(ended: list[TrialRecord]) -> None:
+            view.add_ended(ended)
+            if settings.stage == SEARCH:
+                self._forget_finals()
+
         with self.resources.requested(workers):
             outcome = run_search(
                 settings, self.resources, work, self.progress, [view, tracking], self.patience,
-                add_ended=view.add_ended, written=self._push,
+                add_ended=begin, written=self._push,
             )  # fmt: skip
         self.bulletin.follow(None)
+        view.show_paused(outcome.trials)
         self.run.close_trials(outcome.trials, settings.space.trial_keys)
-        self._end_stage(SECONDS[settings.stage])
+        self._end_stage(seconds_key(settings.stage))
         return outcome
+
+    def _forget_finals(self) -> None:
+        """Have the sets of the search's trials measured again: a search that continues may change them."""
+        self.run.forget_finals()
+        self.progress.forget_finals(f"{SEARCH}-")
 
     def finish(self, trials: list[TrialRecord], best: TrialRecord) -> tuple[Findings, Found]:
         """Distil the best settings again, and measure all sets on the test split."""
@@ -226,8 +235,11 @@ class _Stages:
         settings = repeat_settings(self.settings, best, reference if has_set else None)
         if settings is None:
             return _Distilled(sets, self.settings.space, trials, fresh=False)
-        assert isinstance(settings.space, Study), "repeat_settings() makes one"
-        self.repeats = settings.space, KeptTrials(settings)
+        study = settings.space
+        assert isinstance(study, Study), "repeat_settings() makes one"
+        variants = {name: dict(varied) for name, varied in study.variants.items()}
+        settings = replace(settings, stage=final_stage(self.progress.number_repeats(variants)))
+        self.repeats = study, KeptTrials(settings)
         repeats = self.search(settings)
         _check_ended(settings, repeats, kept=f"{len(trials)} trials and {len(repeats.trials)} of the finals")
         sets |= read_synthetic_sets(replace(self.inputs, settings=settings), repeats.trials)
@@ -279,6 +291,11 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
         console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
         console.print(f"{label:>11}: {settings.places.shared}/{place}")
+    if left := trials_left(settings, result):
+        console.print(
+            f"The time budget ended before {left} of {settings.fixed['trials']} trials; to continue the search with a "
+            f"larger one: {settings.resume_command} --time-budget TIME"
+        )
     console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
 
 
@@ -294,6 +311,12 @@ def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
     best = best_trial(outcome.trials)
     if outcome.hopeless:
         raise NoTrialSucceeded(outcome.hopeless)
+    ended = [record for record in outcome.trials if record.status != "paused"]
+    if best is None and len(ended) < settings.fixed["trials"]:
+        raise NoTrialSucceeded(
+            f"the time budget ended before a trial reached a rung; continue with a larger one: "
+            f"{settings.resume_command} --time-budget TIME"
+        )
     if best is None:
         reasons = sorted({record.reason for record in outcome.trials})
         raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")

@@ -30,7 +30,7 @@ def read_synthetic_sets(
     wanted = {best.number, REFERENCE_TRIAL} if best else set()
     sets = {}
     for record in records:
-        if record.number in wanted or (study and record.status == "finished"):
+        if (record.number in wanted and record.rungs) or (study and record.status == "finished"):
             state = read_checkpoint(checkpoint_place(inputs.settings.places.checkpoints, record.number))
             if state is not None:  # a trial that failed before its first rung has no checkpoint
                 sets[record.name] = _synthetic_set(inputs, record, state)
@@ -58,7 +58,8 @@ def _synthetic_set(inputs: Inputs, record: TrialRecord, state: dict[str, Any]) -
             "trial": record.name,
             "seed": settings.seed,
             "iteration": state["iteration"],
-            "validation_accuracy": record.last,
+            # Of the checkpoint: a paused trial may have written one that the study does not have yet.
+            "validation_accuracy": state["unconfirmed"]["validation_accuracy"],
             "dataset_digest": dataset.digest,
             "experts": inputs.store.address,
             "torch": torch.__version__,

@@ -42,6 +42,7 @@ class Progress:
         """Offset of the end of the last complete line."""
         self._compilation: tuple[bool, str] | None = None
         self._finals: dict[tuple[str, str, int], Metrics] = {}
+        self._repeated: list[Any] = []
         self._seconds: dict[str, float] = {}
         self._since = time.monotonic()
         if self._path.exists():
@@ -79,6 +80,26 @@ class Progress:
         protocol, name, network = job
         self._append({"protocol": protocol, "set": name, "network": network, "confusion": metrics.confusion})
 
+    def forget_finals(self, prefix: str) -> None:
+        """Drop the metrics of the sets whose names begin with `prefix`, because these sets may change."""
+        if any(name.startswith(prefix) for _, name, _ in self._finals):
+            self._append({"forgotten": prefix})
+            self._forget(prefix)
+
+    def number_repeats(self, variants: Mapping[str, Any]) -> int:
+        """Return the number of the finals' distillations of these variants, from 1 on; new ones are recorded.
+
+        A search that continues after its finals can find another winner, which is then distilled under a new number.
+
+        Args:
+            variants: Settings that JSON can represent, by the variant's name.
+        """
+        recorded = json.loads(json.dumps(variants))
+        if recorded not in self._repeated:
+            self._append({"repeated": recorded})
+            self._repeated.append(recorded)
+        return self._repeated.index(recorded) + 1
+
     def spend(self, stage: str) -> None:
         """Add the time since the last call, or since the start, to a stage."""
         now = time.monotonic()
@@ -89,6 +110,9 @@ class Progress:
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each stage and their total, over all drivers; unsaved time of a lost one is missing."""
         return {**self._seconds, "total": sum(self._seconds.values())}
+
+    def _forget(self, prefix: str) -> None:
+        self._finals = {job: metrics for job, metrics in self._finals.items() if not job[1].startswith(prefix)}
 
     def _append(self, record: Mapping[str, Any]) -> None:
         """Append a line after the last complete one, and force it to disk."""
@@ -126,6 +150,10 @@ class Progress:
         elif "confusion" in record:
             confusion = tuple(tuple(row) for row in record["confusion"])
             self._finals[record["protocol"], record["set"], record["network"]] = Metrics(confusion)
+        elif "forgotten" in record:
+            self._forget(record["forgotten"])
+        elif "repeated" in record:
+            self._repeated.append(record["repeated"])
         else:
             stage = record["stage"]
             self._seconds[stage] = self._seconds.get(stage, 0.0) + record["seconds"]

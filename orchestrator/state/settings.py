@@ -44,7 +44,7 @@ class SweepSettings:
     gpus_per_trial: float | str | None = None
     """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
-    """Seconds after which the search starts no further trials and stops the running ones."""
+    """Seconds, over all drivers, after which the search starts no further trials and pauses the running ones."""
     patience_s: float = PATIENCE_S
     """Seconds without progress, while processes are lost, after which a stage is given up; it can be resumed."""
     memory_budget_bytes: float | None = None

@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,14 +150,19 @@ class Journal:
                 else:
                     self._insert(run, kind, payload)
 
-    def draw(self, run: str, folder: str, name: str, draw: Callable[[Path], object]) -> list[tuple[str, Any]]:
-        """Let `draw` write a picture and return its entry, or none if too many wait; the file is deleted once sent.
+    def forget(self, once: str) -> None:
+        """Let entries be added again whose `once` matches this pattern of SQLite's GLOB."""
+        with self._transaction():
+            self._database.execute("DELETE FROM facts WHERE name GLOB ?", (f"done {once}",))
+
+    def keep_picture(self, run: str, folder: str, name: str, content: bytes) -> list[tuple[str, Any]]:
+        """Write a picture and return its entry, or none if too many wait; the file is deleted once sent.
 
         Args:
             run: Name of the run.
             folder: The picture's folder at the service.
             name: Its file name in that folder.
-            draw: Writes the picture to a path.
+            content: The file's content.
 
         Raises:
             ClusterError: The journal cannot be written.
@@ -171,12 +176,12 @@ class Journal:
         path = self.folder / "pictures" / run / name
         path.parent.mkdir(exist_ok=True)
         try:
-            draw(path)
+            path.write_bytes(content)
         except OSError:
             path.unlink(missing_ok=True)
             raise
         place = path.relative_to(self.folder.parent).as_posix()
-        return [(PICTURE, {"path": place, "folder": folder, "bytes": path.stat().st_size})]
+        return [(PICTURE, {"path": place, "folder": folder, "bytes": len(content)})]
 
     def head(self) -> list[Entry]:
         """Return the oldest entry, and the later entries of the same run, 200 at most."""

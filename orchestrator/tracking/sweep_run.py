@@ -41,7 +41,10 @@ FLUSH_S = 60.0
 
 _PARENT, _EXPERTS = "sweep", "experts"  # names of runs in the journal; a trial's is the trial's own
 RUNNING, _INTERRUPTED = "running", "cut off"
-_STATUS = {RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", _INTERRUPTED: "KILLED", "failed": "FAILED"}
+_STATUS = {
+    RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", "paused": "KILLED", _INTERRUPTED: "KILLED",
+    "failed": "FAILED",
+}  # fmt: skip
 """MLflow's run status by a trial's outcome; the outcomes of a TrialRecord are tagged too."""
 _log = logging.getLogger(__name__)
 
@@ -100,6 +103,11 @@ class SweepRun:
                     run = self._run(called, identity, {}, start_time=now_ms())
                     self._add_ended(called, run, (params or {}).get(name, {}), entries, once=once)
 
+    def forget_finals(self) -> None:
+        """Let the result and the finals of the search's trials be logged again, because the search continues."""
+        self.journal.forget("result")
+        self.journal.forget(f"finals *{SEARCH}-*")
+
     def log_result(self, entries: Iterable[Part]) -> None:
         """Log the result of a sweep or comparison, as `result_entries` yields it; only once in a sweep."""
         self.journal.add(_PARENT, *entries, once="result")
@@ -115,7 +123,7 @@ class SweepRun:
         self._add_row(_PARENT, step, {f"system/{name}": value for name, value in figures.items()})
 
     def close_trials(self, records: Iterable[TrialRecord], keys: Sequence[str]) -> None:
-        """Close the runs of ended trials that are still open, and add rungs that the journal lacks.
+        """Close the runs of ended or paused trials that are still open, and add rungs that the journal lacks.
 
         A driver may have died just before it closed a run. A journal that was lost with its machine lags behind the
         study, from which settings and accuracies are added.
@@ -289,7 +297,7 @@ def _open_parent(service: MlflowService, journal: Journal, experiment_id: str, s
 
 
 def _trial_tags(stage: str) -> dict[str, str]:
-    return {"mdatm.stage": stage, "mlflow.loggedImages": "True"}
+    return {"mdatm.stage": SEARCH if stage == SEARCH else FINALS, "mlflow.loggedImages": "True"}
 
 
 def _set_status(journal: Journal, name: str, status: str, known_as: str | None = None, *before: Part) -> None:

@@ -2,27 +2,20 @@
 
 import logging
 import uuid
-from functools import partial
 from typing import Any
 
 from ray import tune
 
-from orchestrator.reporting.pictures import draw_set
-from orchestrator.results.trials import images_of, trial_name
+from orchestrator.results.trials import trial_name
 from orchestrator.search.tune_errors import error_line, loss_of
 from orchestrator.state.stage import SEARCH
 from orchestrator.tracking.entries import now_ms
 from orchestrator.tracking.mlflow_service import Part
 from orchestrator.tracking.sweep_run import RUNNING, SweepRun
-from trainables.data.datasets import ImageDataset
-from trainables.errors import CheckpointError
-from trainables.storage.checkpoints import checkpoint_place, read_checkpoint
-from trainables.workers.rung import Halted, RungResult, SettingsFailed
+from trainables.workers.rung import Halted, RungPictures, RungResult, SettingsFailed
 
 __all__ = ["TrackingCallback"]
 
-OVERVIEW_PIXELS = 256
-"""The longer side of the small pictures; MLflow shows its overview of images in their size."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,23 +25,17 @@ class TrackingCallback(tune.Callback):
     Ray's own callback sends every metric alone, and creates a second run after a restore.
     """
 
-    def __init__(
-        self, run: SweepRun, dataset: ImageDataset, iterations: int, checkpoints: str, *, stage: str = SEARCH
-    ) -> None:
+    def __init__(self, run: SweepRun, iterations: int, *, stage: str = SEARCH) -> None:
         """Track under a parent run.
 
         Args:
             run: The parent run.
-            dataset: Denormalises the images and has the names of the classes.
             iterations: Distillation iterations of a finished trial.
-            checkpoints: Folder or URI of the trials' checkpoints.
             stage: The trials' stage.
         """
         self._run = run
         self._journal = run.journal
-        self._dataset = dataset
         self._iterations = iterations
-        self._checkpoints = checkpoints
         self._stage = stage
         self._warned_no_picture = False
 
@@ -64,12 +51,13 @@ class TrackingCallback(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Log a rung under its distillation iteration, once: a resumed trial may report a rung again."""
+        pictures = RungPictures.take_from(result)
         name, rung = self._log_outcome(trial, RUNNING), RungResult.from_report(result)
         known = self._journal.run(name)
         if rung.end is not None or (known is not None and rung.iteration <= known.iteration):
             return
-        picture = self._draw(name, trial.config["trial_number"], rung.iteration)
-        self._run.add_rung(name, rung, *picture)
+        entries = [] if pictures is None else self._keep(name, rung.iteration, pictures)
+        self._run.add_rung(name, rung, *entries)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the run: FINISHED if all iterations were done, else KILLED, MLflow's status for pruned."""
@@ -94,23 +82,18 @@ class TrackingCallback(tune.Callback):
         self._run.set_outcome(name, outcome, reason)
         return name
 
-    def _draw(self, name: str, number: int, iteration: int) -> list[Part]:
-        """Draw the synthetic images of a trial's checkpoint; none if the checkpoint is of another iteration."""
+    def _keep(self, name: str, iteration: int, pictures: RungPictures) -> list[Part]:
+        """Keep the pictures of a rung, and return their entries; none if they cannot be written."""
+        # MLflow's image charts need the names of its own `log_image`; the overview has the small image.
+        logged = f"synthetic+step+{iteration}+timestamp+{now_ms()}+{uuid.uuid4()}"
+        files = ((".png", pictures.png), ("+compressed.webp", pictures.webp))
         try:
-            state = read_checkpoint(checkpoint_place(self._checkpoints, number))
-            if state is None or state["iteration"] != iteration:
-                return []
-            images, names = self._dataset.displayable(images_of(state)), self._dataset.class_names
-            # MLflow's image charts need the names of its own `log_image`; the overview has the small image.
-            logged = f"synthetic+step+{iteration}+timestamp+{now_ms()}+{uuid.uuid4()}"
             return [
                 part
-                for end, longest in ((".png", None), ("+compressed.webp", OVERVIEW_PIXELS))
-                for part in self._journal.draw(
-                    name, "images", logged + end, partial(draw_set, images=images, class_names=names, longest=longest)
-                )
+                for end, content in files
+                for part in self._journal.keep_picture(name, "images", logged + end, content)
             ]
-        except (CheckpointError, OSError) as error:  # a missing picture must not end a sweep
+        except OSError as error:  # a missing picture must not end a sweep
             if not self._warned_no_picture:
                 _log.warning("MLflow lacks a picture of %s: %s", name, error)
             self._warned_no_picture = True

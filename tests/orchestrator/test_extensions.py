@@ -32,7 +32,7 @@ def test_a_sweep_uses_all_four_and_goes_on_without_their_files(tmp_path: Path) -
     folder = workdir / "sweeps" / "a"
     result = json.loads((folder / "result.json").read_text())
     assert set(result["study"]["variants"]) == {"dm", "halved", "m_datm"}
-    assert result["trials"] == {"finished": 6, "pruned": 0, "failed": 0}
+    assert result["trials"] == {"finished": 6, "pruned": 0, "failed": 0, "paused": 0}
     assert {"nearest_mean", "k_center"} <= set(result["finals"])
     report = (folder / "report.md").read_text()
     assert "nearest the mean" in report and "`stripes`" in report

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -89,7 +91,7 @@ def test_a_sweep_in_which_every_trial_diverges_says_why(first: Sweep) -> None:
     )  # fmt: skip
     assert_refused(done, "none of 2 trials succeeded", "no finite update", "alpha_init", code=4)
     result = json.loads((first.workdir / "sweeps" / "diverged" / "result.json").read_text())
-    assert result["status"] == "failed" and result["trials"] == {"finished": 0, "pruned": 0, "failed": 2}
+    assert result["status"] == "failed" and result["trials"] == {"finished": 0, "pruned": 0, "failed": 2, "paused": 0}
     client = MlflowClient(result["mlflow"]["tracking_uri"])
     query = f"tags.`mlflow.parentRunId` = '{result['mlflow']['parent_run_id']}' and tags.`mdatm.stage` = 'trial'"
     children = client.search_runs([result["mlflow"]["experiment_id"]], query)
@@ -150,6 +152,9 @@ def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
     result = json.loads((workdir / "sweeps" / "short" / "result.json").read_text())
     assert result["experts"]["reused"] == 2
     assert result["status"] == "finished" and 1 <= sum(result["trials"].values()) < 60
+    statuses = Counter(pq.read_table(workdir / "sweeps" / "short" / "trials.parquet")["status"].to_pylist())
+    assert statuses == Counter({name: count for name, count in result["trials"].items() if count})
+    assert statuses["paused"] >= 1 and "--resume short" in done.stdout
     assert list((store / "short").rglob("trial-000.safetensors"))
     assert not (workdir / "sweeps" / "short" / "tune").exists()
 

@@ -10,7 +10,7 @@ import torch
 from optuna.trial import TrialState
 
 from tests.support.processes import assert_refused, end, run, wait_until
-from tests.support.sweep_records import rows, study, tracked
+from tests.support.sweep_records import different_files, rows, study, tracked
 from tests.support.sweeps import MORE, SMALL, Sweep, begin, kill_when, resume
 from trainables.data.synthetic import read_synthetic
 
@@ -42,20 +42,58 @@ def test_a_sweep_killed_at_four_moments_is_the_undisturbed_one_bit_for_bit(secon
         an_expert_is_under_way, a_trial_ended_and_the_next_has_a_rung, a_distillation_of_the_finals_has_a_rung,
         a_final_is_measured,
     )  # fmt: skip
+    name = second.name  # it is in the files
     for reached in moments:
-        sweep = begin(tmp_path, "killed", *MORE)  # the same command goes on
-        kill_when(sweep, lambda reached=reached: reached(tmp_path, "killed"))  # type: ignore[misc]
-    resumed = resume(tmp_path, "killed")
+        sweep = begin(tmp_path, name, *MORE)  # the same command goes on
+        kill_when(sweep, lambda reached=reached: reached(tmp_path, name))  # type: ignore[misc]
+    resumed = resume(tmp_path, name)
 
     assert rows(resumed) == rows(second)
     assert tracked(resumed) == tracked(second)
     for part in ("finals", "repeats", "regimes", "trials", "best", "paper"):
         assert resumed.result[part] == second.result[part]
-    images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (second, resumed)]
-    assert torch.equal(*images)
+    assert different_files(second, resumed) == []
 
-    again = resume(tmp_path, "killed")  # there is nothing left to do
+    again = resume(tmp_path, name)  # there is nothing left to do
     assert again.result == resumed.result and "best trial" in again.output
+
+
+@pytest.mark.rare
+def test_a_search_that_its_time_budget_cuts_off_ends_at_the_values_of_an_undisturbed_one(
+    first: Sweep, second: Sweep
+) -> None:
+    name, budget_s = "budgeted", 4
+    budgeted = Sweep(first.workdir, name, "")
+    run(
+        "orchestrator.sweep", *SMALL, *MORE, "--workdir", first.workdir, "--name", name, "--time-budget", f"{budget_s}s"
+    )
+    cuts = 0
+    while budgeted.result["status"] != "finished" or sum(budgeted.result["trials"].values()) < 4 or paused(budgeted):
+        cuts += budgeted.result["status"] == "finished"
+        budget_s += 4
+        done = run(
+            "orchestrator.sweep", "--resume", name, "--workdir", first.workdir, "--time-budget", f"{budget_s}s"
+        )  # fmt: skip
+        assert done.returncode in (0, 4), done.stdout + done.stderr  # 4: no rung yet
+        if done.returncode == 0 and paused(budgeted):
+            assert f"--resume {name}" in done.stdout + done.stderr
+            row = next(row for row in rows(budgeted) if row["status"] == "paused")
+            assert row["reason"] == "the time budget ended"
+            (run_of,) = (told for each, told in tracked(budgeted).items() if each == row["id"])
+            assert run_of[0] == "KILLED"
+    assert cuts, "finals were made before the search had ended"
+    assert rows(budgeted) == rows(second)
+    for part in ("finals", "repeats", "regimes", "trials", "best", "paper"):
+        assert budgeted.result[part] == second.result[part]
+    images = [read_synthetic(sweep.folder / "synthetic.safetensors").images for sweep in (second, budgeted)]
+    assert torch.equal(*images)
+    once = budgeted.result
+    assert resume(first.workdir, name).result == once, "no option: the stored budget"
+
+
+def paused(sweep: Sweep) -> int:
+    number: int = sweep.result["trials"]["paused"]
+    return number
 
 
 @pytest.mark.rare

@@ -175,7 +175,7 @@ class TestASmallStudy:
     def test_result_has_a_summary_a_variant_over_its_repeats(self, study: Sweep, space: Study) -> None:
         result = study.result
         assert list(result).index("study") == list(result).index("comparisons") + 1
-        assert result["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
+        assert result["trials"] == {"finished": 4, "pruned": 0, "failed": 0, "paused": 0}
         assert result["experts"]["trained"] == 0, "the experts are those of the digits' search"
         rows = pq.read_table(study.folder / "study.parquet").to_pylist()
         assert [(row["variant"], row["repeat"]) for row in rows] == [

@@ -1,28 +1,21 @@
 """Servers in processes of their own, on loopback: object stores, as pyarrow.fs means s3:// and gs://; PostgreSQL."""
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benchmarks import servers
+from benchmarks.servers import free_port
+
+__all__ = ["BUCKET", "free_port", "gs_server", "postgresql", "s3_server"]
+
 BUCKET = "bucket"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -55,38 +48,12 @@ def gs_server() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def postgresql(*databases: str) -> Iterator[str]:
-    """Serve Debian's PostgreSQL with empty databases; give the URI to which their names are put.
-
-    It refuses to run as root, and so runs as the user that Debian made for it.
-    """
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-    if programs is None or not (programs / "initdb").exists():
+    """Serve Debian's PostgreSQL with empty databases; give the URI to which their names are put."""
+    programs = servers.postgresql_programs()
+    if programs is None:
         pytest.skip("Debian's postgresql is not installed")
-    as_user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    port, folder = free_port(), Path(tempfile.mkdtemp(prefix="mdatm-postgresql-"))
-    if as_user:
-        shutil.chown(folder, **as_user)
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    make: list[str | Path] = [programs / "initdb", "--pgdata", folder / "data", "--username=anyone", "--auth=trust"]
-    subprocess.run([*make, "--no-sync"], check=True, **quiet, **as_user)
-    settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
-    options = [word for setting in settings for word in ("-c", setting)]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-p", str(port), *options],
-        start_new_session=True, **quiet, **as_user,
-    )  # fmt: skip
-    at = ("--host=127.0.0.1", f"--port={port}", "--username=anyone")
-    try:
-        while subprocess.run([programs / "pg_isready", *at], **quiet).returncode:
-            assert server.poll() is None
-            time.sleep(0.1)
-        for database in databases:
-            subprocess.run([programs / "createdb", *at, database], check=True, **quiet)
-        yield f"postgresql://anyone@127.0.0.1:{port}/"
-    finally:
-        server.send_signal(signal.SIGQUIT)  # at once, whoever is connected
-        server.wait()
-        shutil.rmtree(folder)
+    with servers.postgresql(programs, *databases) as uri:
+        yield uri
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.sweep_run import SweepRun, open_sweep_run
 from orchestrator.tracking.trial_callback import TrackingCallback
 from trainables.data.synthetic import SyntheticSet, write_synthetic
-from trainables.workers.rung import RungResult
+from trainables.workers.rung import RungPictures, RungResult
 
 ITERATIONS = 40
 EXPERTS = ExpertSummary(count=2, trained=1, reused=1, epochs=2, bytes=4096, seconds=3.5, losses=[2.0, 1.0])
 PARAMS = {"ipc": 1, "seed": 0}
-DATASET: Any = SimpleNamespace(class_names=("zero", "one"), displayable=lambda images: images.clamp(0, 1))
+PICTURES = RungPictures(png=b"a picture", webp=b"a small one")
 
 
 def opened(workdir: Workdir, sweep: str, uri: str | None = None) -> SweepRun:
@@ -30,9 +30,9 @@ def opened(workdir: Workdir, sweep: str, uri: str | None = None) -> SweepRun:
     return open_sweep_run(uri, workdir, "space", sweep, PARAMS)
 
 
-def callback(run: SweepRun, workdir: Workdir, **stage: str) -> TrackingCallback:
+def callback(run: SweepRun, **stage: str) -> TrackingCallback:
     """Make the callback that Tune calls."""
-    return TrackingCallback(run, DATASET, ITERATIONS, str(workdir.root / "checkpoints"), **stage)
+    return TrackingCallback(run, ITERATIONS, **stage)
 
 
 def trial(number: int) -> SimpleNamespace:
@@ -49,9 +49,17 @@ def result(number: int, iteration: int, **more: Any) -> dict[str, Any]:
     return {**RungResult(iteration=iteration, **values).to_report(), "unknown": 1.0}
 
 
-def report(tracking: TrackingCallback, one: SimpleNamespace, iteration: int, **more: Any) -> None:
+def report(
+    tracking: TrackingCallback,
+    one: SimpleNamespace,
+    iteration: int,
+    pictures: RungPictures | None = None,
+    **more: Any,
+) -> None:
     """Do what Tune does with a trial's result."""
     one.last_result = result(one.config["trial_number"], iteration, **more)
+    if pictures is not None:
+        pictures.add_to(one.last_result)
     tracking.on_trial_result(0, [], one, one.last_result)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainables.data.labels import default_order_labels
 from trainables.errors import SyntheticSetError
 from trainables.storage.atomic import write_atomically
+from trainables.storage.tensor_file import safetensors_content, torch_content
 
 __all__ = ["SyntheticSet", "read_challenge", "read_synthetic", "write_challenge", "write_synthetic"]
 
@@ -83,7 +83,7 @@ def write_synthetic(path: Path, synthetic: SyntheticSet) -> None:
     }
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     # Not save_file(), which makes files that only their owner may read.
-    write_atomically(path, lambda aside: aside.write_bytes(save(tensors, metadata=text)))
+    write_atomically(path, lambda aside: aside.write_bytes(safetensors_content(tensors, text)))
 
 
 def read_synthetic(path: Path) -> SyntheticSet:
@@ -131,7 +131,7 @@ def write_challenge(path: Path, images: Tensor) -> None:
     Source: docs/method.md, "Challenge protocol".
     """
     bare = images.detach().cpu().float().contiguous().clone()  # a view would be saved with its whole base tensor
-    write_atomically(path, lambda aside: torch.save(bare, aside))
+    write_atomically(path, lambda aside: aside.write_bytes(torch_content(bare)))
 
 
 def read_challenge(path: Path, *, classes: int, channels: int, image_size: int) -> tuple[Tensor, Tensor]:

@@ -60,11 +60,11 @@ class Whitening:
 
     def write(self, path: Path, digest: str) -> None:
         """Write to a file; `digest` is the dataset's."""
-        from safetensors.torch import save  # here and below: needed only with whitening
+        from trainables.storage.tensor_file import safetensors_content  # needed only with whitening, as below
 
         tensors = {name: getattr(self, name) for name in _TENSORS}
         # Not save_file(), which makes files that only their owner may read.
-        write_atomically(path, lambda aside: aside.write_bytes(save(tensors, _metadata(digest))))
+        write_atomically(path, lambda aside: aside.write_bytes(safetensors_content(tensors, _metadata(digest))))
 
     @classmethod
     def read(cls, path: Path, digest: str) -> "Whitening":

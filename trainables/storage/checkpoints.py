@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from trainables.errors import CheckpointError
 from trainables.storage.shared_folder import SharedFolder
+from trainables.storage.tensor_file import safetensors_content
 
 __all__ = ["checkpoint_place", "iteration_within_rung", "read_checkpoint", "write_checkpoint"]
 
@@ -44,7 +45,7 @@ def write_checkpoint(place: str, state: Mapping[str, Any]) -> None:
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
     values = {name: value for name, value in state.items() if name not in tensors}
-    content = save(tensors, {"format_version": str(FORMAT_VERSION), "values": json.dumps(values)})
+    content = safetensors_content(tensors, {"format_version": str(FORMAT_VERSION), "values": json.dumps(values)})
     folder, name = _split(place)
     folder.write(name, content)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from trainables.errors import DatasetError
 from trainables.storage.atomic import write_atomically
+from trainables.storage.tensor_file import safetensors_content
 
 __all__ = ["load_or_make"]
 
@@ -52,7 +52,7 @@ def _write(path: Path, text: str, made: Mapping[str, Tensor]) -> None:
     metadata = {"identity": text, "sha256": _sha256(tensors), "torch": torch.__version__, "device": str(device)}
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not save_file(), which makes files that only their owner may read.
-    write_atomically(path, lambda aside: aside.write_bytes(save(tensors, metadata)))
+    write_atomically(path, lambda aside: aside.write_bytes(safetensors_content(tensors, metadata)))
 
 
 def _read(path: Path, kind: str, text: str) -> dict[str, Tensor]:

@@ -1,14 +1,14 @@
 """The report of a trial at a rung.
 
-Ray Tune carries a report as a dict: a trial writes it by `RungResult.to_report`, and the driver reads it by
-`RungResult.from_report`. No other code knows the keys.
+Ray Tune carries a report as a dict: a trial writes it by `RungResult.to_report` and `RungPictures.add_to`, and the
+driver reads it by `RungResult.from_report` and `RungPictures.take_from`. No other code knows the keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-__all__ = ["Halted", "RungResult", "SettingsFailed"]
+__all__ = ["Halted", "RungPictures", "RungResult", "SettingsFailed"]
 
 _LOGGED = {"logged": True}
 _KEPT = {"logged": True, "kept": True}
@@ -26,6 +26,30 @@ class Halted:
     """The trial cannot continue for a cause outside of it; it can be resumed once that is removed."""
 
     remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungPictures:
+    """The synthetic images of a rung as contents of files, drawn by the trial's worker, which has the images."""
+
+    _KEY: ClassVar[str] = "pictures"
+
+    png: bytes
+    webp: bytes
+    """A small one, for overviews."""
+
+    def add_to(self, report: MutableMapping[str, Any]) -> None:
+        """Put the pictures into a report."""
+        report[self._KEY] = self
+
+    @classmethod
+    def take_from(cls, report: MutableMapping[str, Any]) -> "RungPictures | None":
+        """Remove the pictures from a report, and return them; None: it has none.
+
+        They are removed because Tune keeps the last report of every trial in memory.
+        """
+        pictures: RungPictures | None = report.pop(cls._KEY, None)
+        return pictures
 
 
 @dataclass(frozen=True, kw_only=True)

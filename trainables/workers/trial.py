@@ -47,8 +47,8 @@ class _SettingsError(Exception):
 class DistillationTrial(tune.Trainable):
     """Runs one distillation and reports the accuracy on the validation split at every rung.
 
-    A step's result is the report of a `RungResult`. If the settings are invalid or diverge, it has the reason and the
-    trial ends. If the disk is full, it has the remedy and the trial halts.
+    A step's result is the report of a `RungResult`, with the pictures of the images. If the settings are invalid or
+    diverge, it has the reason and the trial ends. If the disk is full, it has the remedy and the trial halts.
     """
 
     _rung: list[_IterationRecord]
@@ -72,7 +72,9 @@ class DistillationTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run one rung, or the rest of an interrupted one."""
         try:
-            return self._next_result().to_report()
+            report = self._next_result().to_report()
+            self._bench.draw(self._distiller.result_images).add_to(report)
+            return report
         except _SettingsError as error:
             return self._failure_result(SettingsFailed(str(error))).to_report()
         except OSError as error:

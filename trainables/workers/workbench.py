@@ -29,6 +29,8 @@ from trainables.implementation import Implementation
 from trainables.networks.network import Network
 from trainables.seeding import repeat_seed, seed_of
 from trainables.storage.shared_file import SharedFile, local_path
+from trainables.workers.pictures import draw_pictures
+from trainables.workers.rung import RungPictures
 
 __all__ = ["TrialWork", "Workbench"]
 
@@ -169,6 +171,14 @@ class Workbench:
             augmentation=self._evaluation_augmentation,
             seeds=[seed_of(work.seed, "validation", number) for number in range(work.validation_networks)],
         )
+
+    def draw(self, images: torch.Tensor) -> RungPictures:
+        """Draw a synthetic set.
+
+        Args:
+            images: Normalised float [ipc·C, ch, H, W], in default order.
+        """
+        return draw_pictures(self._dataset.displayable(images.detach().cpu()), self._dataset.class_names)
 
     def _start(self, own: Mapping[str, Any]) -> _Start:
         """Merge a trial's own settings with the shared settings, check them, and draw the initial images."""

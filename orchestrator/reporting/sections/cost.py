@@ -36,7 +36,7 @@ def cost_section(iterations: int, result: Mapping[str, Any], records: Sequence[T
     }
     rows = [[stage, f"{seconds[stage]:.0f} s", *_hours(taken, gpus)] for stage, taken in held.items()]
     rows.append(["all", f"{seconds['total']:.0f} s", *_hours(sum(held.values()), gpus)])
-    measured = [record for record in records if record.iterations]
+    measured = [record for record in records if record.iterations and record.seconds]
     unpruned = None
     if any(record.iterations < iterations for record in measured):
         whole = sum(record.seconds * iterations / record.iterations for record in measured)

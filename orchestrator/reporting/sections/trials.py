@@ -10,7 +10,9 @@ from orchestrator.results.trials import TrialRecord
 
 __all__ = ["draw_trials"]
 
-_COLOURS = {"finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b", "unfinished": "#8e44ad"}
+_COLOURS = {
+    "finished": "#1b6ca8", "pruned": "#b9c4cc", "failed": "#c0392b", "paused": "#8e6bbf", "unfinished": "#8e44ad",
+}  # fmt: skip
 
 
 def draw_trials(path: Path, records: Sequence[TrialRecord], best: TrialRecord) -> None:

@@ -160,13 +160,32 @@ class TestStudy:
         assert search.suggest("too many") == "FINISHED"
         assert len(search.study.trials) == 8
 
-    def test_what_is_not_to_go_on_is_ended(self, tmp_path: Path) -> None:
+    def test_a_trial_that_is_paused_has_a_value_and_goes_on_as_if_nothing_had_been(self, tmp_path: Path) -> None:
+        made: dict[str, list[Any]] = {}
+        for study in ("whole", "paused"):
+            search = open_search(tmp_path, study=study)
+            made[study] = [search.suggest("0")]
+            search.on_trial_result("0", report(25, 0.5))
+            if study == "paused":
+                search.pause()
+                assert read_trials(search.study.trials, SPACE) == []
+                (record,) = read_trials(search.study.trials, SPACE, running="paused")
+                assert (record.status, record.reason) == ("paused", "the time budget ended")
+                assert (record.rungs, record.last, record.seconds) == ({25: 0.5}, 0.5, 1.5)
+                assert best_trial([record]) is record
+                search = open_search(tmp_path, study=study)
+                assert search.suggest("0") == made[study][0]
+            search.on_trial_complete("0", report(100, 0.75))
+            made[study] += [search.suggest(str(number)) for number in range(1, 8)]
+            (record,) = read_trials(search.study.trials, SPACE)
+            assert (record.status, record.rungs) == ("finished", {25: 0.5, 100: 0.75})
+        assert made["paused"] == made["whole"]
+
+    def test_a_proposal_that_is_incomplete_is_not_shown_as_paused(self, tmp_path: Path) -> None:
         search = open_search(tmp_path)
-        search.suggest("a")
-        search.on_trial_result("a", report(25, 0.5))
-        search.end_unfinished("the time budget")
-        (record,) = read_trials(search.study.trials, SPACE)
-        assert (record.status, record.reason) == ("pruned", "stopped by the time budget at iteration 25")
+        search.suggest("0")
+        search.study.ask().suggest_int("N", 10, 20)
+        assert [record.number for record in read_trials(search.study.trials, SPACE, running="paused")] == [0]
 
 
 class TestStudyOfVariants:

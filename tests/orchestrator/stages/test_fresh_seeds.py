@@ -6,7 +6,7 @@ from dataclasses import replace
 from orchestrator.results.trials import TrialRecord
 from orchestrator.stages.fresh_seeds import repeat_settings
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import FINALS
+from orchestrator.state.stage import FINALS, final_stage, seconds_key
 from search_spaces import Space, Study, load
 from search_spaces.dimensions import Value
 from tests.support.builders import sweep_settings, trial_record
@@ -53,6 +53,16 @@ def test_nothing_of_the_search_is_shared_but_its_folder() -> None:
     elsewhere = replace(settings, storage_path="s3://bucket/x")
     there = repeat_settings(elsewhere, BEST, REFERENCE)
     assert there is not None and there.places.checkpoints == "s3://bucket/x/a/checkpoints/final"
+
+
+def test_those_of_another_winner_share_nothing_with_the_first_but_the_clock() -> None:
+    first = repeat_settings(settings_of(SEARCH), BEST, REFERENCE)
+    assert first is not None
+    second = replace(first, stage=final_stage(2))
+    assert first.stage == final_stage(1)
+    for name in ("study_name", "checkpoints", "tune_name"):
+        assert getattr(first.places, name) != getattr(second.places, name)
+    assert seconds_key(first.stage) == seconds_key(second.stage) == "finals"
 
 
 def test_a_reference_that_won_is_distilled_once_and_one_that_failed_not_at_all() -> None:

@@ -35,6 +35,23 @@ def test_the_next_driver_knows_what_the_first_has_done(tmp_path: Path) -> None:
     assert seconds["total"] == seconds["finals"] + seconds["search"] > 0
 
 
+def test_what_may_have_changed_is_measured_again(tmp_path: Path) -> None:
+    filled(tmp_path)
+    for _ in range(2):
+        progress = Progress(tmp_path)
+        progress.forget_finals("winner")
+        assert list(progress.finals) == JOBS[2:]
+    assert (tmp_path / "progress.jsonl").read_text().count("forgotten") == 1
+    progress.add_final(JOBS[1], METRICS)
+    assert list(Progress(tmp_path).finals) == [JOBS[2], JOBS[1]]
+
+
+def test_repeats_of_the_same_settings_have_the_same_number(tmp_path: Path) -> None:
+    first, second = {"winner": {"lr_pixel": 0.1, "N": 3}}, {"winner": {"lr_pixel": 0.1, "N": 4}}
+    numbers = [Progress(tmp_path).number_repeats(variants) for variants in (first, second, first, second)]
+    assert numbers == [1, 2, 1, 2]
+
+
 def test_a_decision_stays(tmp_path: Path) -> None:
     filled(tmp_path)
     progress = Progress(tmp_path)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -40,7 +41,7 @@ def rows(step: int, size: int = 1) -> list[list[object]]:
 
 
 def picture(journal: Journal, number: int, content: bytes = bytes(1000)) -> None:
-    journal.add("a", *journal.draw("a", "images", f"{number}.png", lambda path: path.write_bytes(content)))
+    journal.add("a", *journal.keep_picture("a", "images", f"{number}.png", content))
 
 
 def drained(journal: Journal) -> list[tuple[str, str, Any]]:
@@ -89,6 +90,14 @@ class TestJournal:
         again.add("a", (METRICS, rows(1)), once="losses")
         again.add("a", (METRICS, rows(1)), once="result")
         assert again.waiting == 2
+
+    def test_does_again_what_it_is_to_forget(self, journal: Journal) -> None:
+        for once in ("result", "finals trial-000", "finals soft_trial-001", "finals k_center"):
+            journal.add("a", (METRICS, rows(1)), once=once)
+        journal.forget("finals *trial-*")
+        for once in ("result", "finals trial-000", "finals soft_trial-001", "finals k_center"):
+            journal.add("a", (METRICS, rows(2)), once=once)
+        assert journal.waiting == 6
 
     def test_takes_in_all_parts_or_none(self, journal: Journal) -> None:
         with pytest.raises(ValueError, match="Out of range float"):
@@ -182,7 +191,7 @@ class TestBounds:
         journal.add("a", (METRICS, rows(300)), iteration=300)
         assert journal.waiting == 1, "there is room again"
 
-    def test_pictures_over_the_limit_are_not_drawn(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_pictures_over_the_limit_are_not_kept(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
         journal = Journal(folder, pictures_limit_bytes=2500)
         for number in range(6):
             picture(journal, number)
@@ -195,13 +204,14 @@ class TestBounds:
         picture(journal, 6)
         assert [path.name for path in folder.rglob("*.png")] == ["6.png"]
 
-    def test_a_picture_that_cannot_be_drawn_leaves_nothing(self, journal: Journal, folder: Path) -> None:
-        def draw(path: Path) -> None:
-            path.write_bytes(b"pict")
-            raise OSError(28, "No space left on device")
-
-        with pytest.raises(OSError, match="No space"):
-            journal.draw("a", "images", "0.png", draw)
+    def test_a_picture_that_cannot_be_written_leaves_nothing(self, journal: Journal, folder: Path) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))  # as a full disk, in the middle of the file
+        try:
+            with pytest.raises(OSError, match="too large"):
+                journal.keep_picture("a", "images", "0.png", bytes(1000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert journal.waiting == 0 and not list(folder.rglob("*.png"))
 
     def test_what_waits_counts_after_a_reopening(self, folder: Path) -> None:

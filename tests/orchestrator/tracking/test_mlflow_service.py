@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 def test_a_refused_entry_blocks_nothing(workdir: Workdir, caplog: pytest.LogCaptureFixture) -> None:
     run, one = opened(workdir, "refused"), trial(0)
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     report(tracking, one, 10)
     run.journal.add("trial-000", (METRICS, [["no name? §", 1.0, 1_700_000_000_000, 1]]))
     run.journal.add("trial-000", ("file", {"path": "gone.txt", "folder": None}))
@@ -60,7 +60,7 @@ def test_a_refused_entry_blocks_nothing(workdir: Workdir, caplog: pytest.LogCapt
 def test_many_params_go_in_parts(workdir: Workdir, inputs: Inputs) -> None:
     run, one = opened(workdir, "many"), trial(0)
     one.config |= {f"parameter_{number}": number for number in range(250)}
-    callback(run, workdir).on_trial_start(0, [], one)
+    callback(run).on_trial_start(0, [], one)
     run.log_experts(
         replace(EXPERTS, losses=[float(epoch) for epoch in range(1500)]),
         inputs.experts_params,
@@ -98,7 +98,7 @@ class TestEveryBackend:
         run = opened(workdir, "everything", tracking_uri)
         settings, outcome = sweep_settings(name="everything", workdir=workdir), finished_result()
         write_finished(settings, inputs, model)
-        tracking, one = callback(run, workdir), trial(0)
+        tracking, one = callback(run), trial(0)
         run.log_dataset(inputs.dataset, inputs.file)
         run.log_experts(EXPERTS, inputs.experts_params, inputs.experts_place)
         tracking.on_trial_start(0, [], one)

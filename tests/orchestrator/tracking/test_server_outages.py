@@ -110,7 +110,7 @@ class TestServer:
     ) -> None:
         workdir = Workdir(tmp_path / "runs")
         run = opened(workdir, "outage", mlflow_server.address)
-        tracking, trials = callback(run, workdir), [trial(number) for number in range(3)]
+        tracking, trials = callback(run), [trial(number) for number in range(3)]
         place = checkpoint_place(str(workdir.root / "checkpoints"), 0)
 
         def stream(first: int, last: int) -> None:
@@ -157,13 +157,13 @@ class TestServer:
         workdir = Workdir(tmp_path / "runs")
         run = opened(workdir, "later", mlflow_server.address)
         mlflow_server.stop()
-        report(callback(run, workdir), trial(0), 10)
+        report(callback(run), trial(0), 10)
         waiting = run.end("KILLED", deadline_s=1)
         assert waiting >= 5, "a run, its params, a result, two statuses"
 
         again = opened(workdir, "later", mlflow_server.address)  # the server is still away
         assert again.run_id == run.run_id
-        report(callback(again, workdir), trial(0), 20)
+        report(callback(again), trial(0), 20)
         assert again.trial_runs() == {}
         assert again.end("FINISHED", deadline_s=1) > waiting
         with pytest.raises(ClusterError, match="does not work"):
@@ -189,7 +189,7 @@ class TestServer:
             run = opened(workdir, "lost", address)
             run.log_dataset(inputs.dataset, inputs.file)
             run.log_experts(EXPERTS, inputs.experts_params, inputs.experts_place)
-            tracking = callback(run, workdir)
+            tracking = callback(run)
             for number in range(3):
                 one = trial(number)
                 for iteration in (10, 20, 40):
@@ -254,7 +254,7 @@ from trainables.workers.rung import RungResult
 
 workdir = Workdir(Path(sys.argv[1]))
 run = open_sweep_run(sys.argv[2], workdir, "space", "killed", {"ipc": 1})
-tracking = TrackingCallback(run, None, 100, str(workdir.root / "checkpoints"))
+tracking = TrackingCallback(run, 100)
 known = run.journal.runs()
 trials = [SimpleNamespace(config={"trial_number": number}, last_result=None) for number in range(4)]
 last = [max(known[f"trial-{number:03d}"].iteration, 1) if f"trial-{number:03d}" in known else 1 for number in range(4)]

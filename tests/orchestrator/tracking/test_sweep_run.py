@@ -16,7 +16,7 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.sweep_run import reopen_sweep_run
 from tests.support.builders import sweep_settings, trial_record
-from tests.support.results import finished_result
+from tests.support.results import MEASURED, finished_result
 from tests.support.tracking import (
     EXPERTS,
     ITERATIONS,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: Workdir, inputs: Inputs) -> None:
     run, client = opened(workdir, "resumed"), MlflowClient(workdir.mlflow_uri)
-    tracking, done, going = callback(run, workdir), trial(0), trial(1)
+    tracking, done, going = callback(run), trial(0), trial(1)
     run.log_experts(EXPERTS, inputs.experts_params, inputs.experts_place)
     for one, last in ((done, ITERATIONS), (going, 20)):
         tracking.on_trial_start(0, [], one)
@@ -47,7 +47,7 @@ def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: W
 
     again = opened(workdir, "resumed")
     assert (again.run_id, again.experiment_id) == (run.run_id, run.experiment_id)
-    tracking, going = callback(again, workdir), trial(1)
+    tracking, going = callback(again), trial(1)
     again.log_experts(
         replace(EXPERTS, trained=0, reused=2, losses=[3.0, 3.0]), inputs.experts_params, inputs.experts_place
     )
@@ -75,7 +75,7 @@ def test_a_second_driver_goes_on_in_the_same_runs_and_repeats_nothing(workdir: W
 
 def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(workdir: Workdir) -> None:
     run, client = opened(workdir, "unclosed"), MlflowClient(workdir.mlflow_uri)
-    tracking, trials = callback(run, workdir), [trial(number) for number in range(4)]
+    tracking, trials = callback(run), [trial(number) for number in range(4)]
     for one in trials:
         report(tracking, one, 10)
     run.end("KILLED")
@@ -101,6 +101,32 @@ def test_a_trial_whose_driver_died_before_it_was_closed_is_closed_by_the_next(wo
     }  # fmt: skip
 
 
+def test_a_trial_that_is_paused_goes_on_in_its_run_and_its_finals_are_told_again(workdir: Workdir) -> None:
+    run, client, one = opened(workdir, "paused"), MlflowClient(workdir.mlflow_uri), trial(0)
+    report(callback(run), one, 10)
+    run.close_trials([trial_record(0, status="paused", rungs={10: 0.5}, settings={"N": 3})], ["N"])
+    run.log_finals(MEASURED)
+    run.end("FINISHED")
+    paused = children(client, run)["trial-000"]
+    assert (paused.info.status, paused.data.tags["mdatm.outcome"]) == ("KILLED", "paused")
+
+    run = opened(workdir, "paused")
+    run.forget_finals()
+    tracking = callback(run)
+    tracking.on_trial_start(0, [], one)
+    report(tracking, one, ITERATIONS)
+    tracking.on_trial_complete(0, [], one)
+    run.log_finals(MEASURED)
+    run.end("FINISHED")
+    runs = children(client, run)
+    ended = runs["trial-000"]
+    assert (ended.info.status, ended.data.tags["mdatm.outcome"]) == ("FINISHED", "finished")
+    assert steps(client, ended.info.run_id) == [10, ITERATIONS]
+    assert sorted(steps(client, ended.info.run_id, "test_accuracy")) == [0, 0, 1, 1]
+    others = runs["final-random_real"].info.run_id
+    assert sorted(steps(client, others, "test_accuracy")) == [0, 1], "no search changes them"
+
+
 def test_a_result_is_told_once_also_by_a_driver_that_comes_later(workdir: Workdir, inputs: Inputs, model: Path) -> None:
     run = opened(workdir, "result")
     settings, outcome = sweep_settings(name="result", workdir=workdir), finished_result()
@@ -123,7 +149,7 @@ def test_a_result_is_told_once_also_by_a_driver_that_comes_later(workdir: Workdi
 def test_the_search_and_the_finals_are_told_apart(workdir: Workdir) -> None:
     run = opened(workdir, "stages")
     for stage in ("trial", FINALS):
-        tracking, one = callback(run, workdir, stage=stage), trial(0)
+        tracking, one = callback(run, stage=stage), trial(0)
         report(tracking, one, ITERATIONS)
         tracking.on_trial_complete(0, [], one)
     records = (trial_record(number, stage=FINALS, settings={"N": 3}, rungs={ITERATIONS: 0.5}) for number in range(2))
@@ -188,7 +214,7 @@ def test_what_is_no_uri_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_the_compare_address_names_the_trials_that_mlflow_has(workdir: Workdir) -> None:
     run = opened(workdir, "compared")
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     for number in range(2):
         tracking.on_trial_start(0, [], trial(number))
     assert run.flush() == 0

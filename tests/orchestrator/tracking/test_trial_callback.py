@@ -4,27 +4,24 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
 from ray import cloudpickle
 
 from orchestrator.state.workdir import Workdir
 from tests.support.losses import lose_process
-from tests.support.tracking import ITERATIONS, callback, children, opened, report, steps, trial
-from trainables.storage.checkpoints import checkpoint_place, write_checkpoint
-from trainables.workers.rung import Halted, SettingsFailed
+from tests.support.tracking import ITERATIONS, PICTURES, callback, children, opened, report, steps, trial
+from trainables.workers.rung import Halted, RungPictures, SettingsFailed
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
-def test_a_trial_is_a_run_with_params_metrics_pictures_and_status(workdir: Workdir) -> None:
+def test_a_trial_is_a_run_with_params_metrics_pictures_and_status(workdir: Workdir, tmp_path: Path) -> None:
     run = opened(workdir, "whole")
-    tracking, one = callback(run, workdir), trial(0)
-    place = checkpoint_place(str(workdir.root / "checkpoints"), 0)
+    tracking, one = callback(run), trial(0)
     tracking.on_trial_start(0, [], one)
-    for iteration in (10, 20, 40):
-        write_checkpoint(place, {"images": torch.rand(2, 3, 8, 8), "iteration": iteration})
-        report(tracking, one, iteration)
+    for iteration in (10, 20, 20, 40):  # a trial that resumes reports its last rung again
+        report(tracking, one, iteration, PICTURES)
+        assert not any(isinstance(value, RungPictures) for value in one.last_result.values()), "Tune keeps the rest"
     tracking.on_trial_complete(0, [], one)
     assert run.end("FINISHED") == 0
     client = MlflowClient(workdir.mlflow_uri)
@@ -43,13 +40,16 @@ def test_a_trial_is_a_run_with_params_metrics_pictures_and_status(workdir: Workd
         f"images/synthetic+step+{step}" for step in (10, 10, 20, 20, 40, 40)
     ]
     assert sum(file.endswith("+compressed.webp") for file in files) == 3
+    for file in files:
+        content = Path(client.download_artifacts(child.info.run_id, file, str(tmp_path))).read_bytes()
+        assert content == (PICTURES.webp if file.endswith(".webp") else PICTURES.png)
     folder = workdir.sweep("whole") / "journal"
     assert not list((folder / "pictures").iterdir()), "sent pictures are deleted"
 
 
 def test_how_trials_end(workdir: Workdir, tmp_path: Path) -> None:
     run = opened(workdir, "ends")
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     finished, pruned, hopeless, broken, cut_off, lost = trials = [trial(number) for number in range(6)]
     for one in trials:
         tracking.on_trial_start(0, [], one)
@@ -86,13 +86,13 @@ def test_how_trials_end(workdir: Workdir, tmp_path: Path) -> None:
 
 def test_a_trial_that_was_halted_repeats_its_last_rung(workdir: Workdir) -> None:
     run, one = opened(workdir, "halted"), trial(0)
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     report(tracking, one, 10)
     report(tracking, one, 20, validation_accuracy=math.nan, end=Halted("no room for the checkpoint"))
     tracking.on_trial_complete(0, [], one)
     run.end("FAILED")
     run, client = opened(workdir, "halted"), MlflowClient(workdir.mlflow_uri)
-    report(callback(run, workdir), one, 20)
+    report(callback(run), one, 20)
     run.end("KILLED")
     child = children(client, run)["trial-000"]
     assert steps(client, child.info.run_id) == [10, 20] and "mdatm.outcome" not in child.data.tags
@@ -100,7 +100,7 @@ def test_a_trial_that_was_halted_repeats_its_last_rung(workdir: Workdir) -> None
 
 def test_a_trial_that_failed_and_goes_on_has_no_reason_any_more(workdir: Workdir) -> None:
     run, one = opened(workdir, "mended"), trial(0)
-    tracking = callback(run, workdir)
+    tracking = callback(run)
     report(tracking, one, 10, end=SettingsFailed("out of memory"))
     tracking.on_trial_complete(0, [], one)
     tracking.on_trial_start(0, [], one)
@@ -111,14 +111,16 @@ def test_a_trial_that_failed_and_goes_on_has_no_reason_any_more(workdir: Workdir
     assert child.info.status == "FINISHED" and child.data.tags["mdatm.reason"] == ""
 
 
-def test_a_checkpoint_that_cannot_be_read_costs_a_picture(workdir: Workdir, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_picture_that_cannot_be_written_is_missing_and_nothing_else(
+    workdir: Workdir, caplog: pytest.LogCaptureFixture
+) -> None:
     run, one = opened(workdir, "unreadable"), trial(7)
-    tracking = callback(run, workdir)
-    place = Path(checkpoint_place(str(workdir.root / "checkpoints"), 7))
-    place.parent.mkdir(exist_ok=True)
-    place.write_bytes(b"no checkpoint")
-    report(tracking, one, 10)
-    report(tracking, one, 20)
+    tracking = callback(run)
+    blocked = run.journal.folder / "pictures" / "trial-007"
+    blocked.write_text("no folder")
+    report(tracking, one, 10, PICTURES)
+    report(tracking, one, 20, PICTURES)
+    blocked.unlink()
     assert run.end("KILLED") == 0
     assert len(caplog.records) == 1 and "lacks a picture of trial-007" in caplog.records[0].message
     client = MlflowClient(workdir.mlflow_uri)
@@ -127,6 +129,6 @@ def test_a_checkpoint_that_cannot_be_read_costs_a_picture(workdir: Workdir, capl
 
 def test_a_snapshot_of_tune_holds_nothing_of_it(workdir: Workdir) -> None:
     run = opened(workdir, "snapshot")
-    snapshot = cloudpickle.dumps(callback(run, workdir))  # fails for a connection or a lock
+    snapshot = cloudpickle.dumps(callback(run))  # fails for a connection or a lock
     assert vars(cloudpickle.loads(snapshot)) == {}
     run.end("KILLED")

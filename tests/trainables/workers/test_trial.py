@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import itertools
 import math
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from search_spaces.entry import Kind
@@ -20,6 +22,7 @@ from tests.support.settings import distillation_config
 from trainables.config.protocol import Protocol
 from trainables.data.datasets import ImageDataset
 from trainables.data.labels import default_order_labels
+from trainables.data.pictures import draw_set
 from trainables.data.real_images import real_images
 from trainables.distillation.diagnostics import matching_losses
 from trainables.distillation.distribution import DistributionMatching
@@ -35,6 +38,7 @@ from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
 from trainables.storage.checkpoints import checkpoint_place, read_checkpoint
 from trainables.workers.diagnostics import losses_of_trial
+from trainables.workers.rung import RungPictures
 from trainables.workers.trial import DistillationTrial
 from trainables.workers.workbench import TrialWork
 
@@ -245,6 +249,17 @@ class TestRepeats:
 
 
 class TestReports:
+    def test_the_pictures_of_what_is_validated_also_when_it_is_reported_again(
+        self, trial: Callable[..., DistillationTrial], small_digits: ImageDataset
+    ) -> None:
+        running = trial(ema_decay=0.5)
+        pictures = RungPictures.take_from(running.step())
+        picture = draw_set(small_digits.displayable(state_of(running)["ema"]), small_digits.class_names)
+        assert pictures is not None
+        assert Image.open(io.BytesIO(pictures.png)).tobytes() == picture.tobytes()
+        assert max(Image.open(io.BytesIO(pictures.webp)).size) == 256
+        assert RungPictures.take_from(trial(ema_decay=0.5, trial_number=0).step()) == pictures
+
     def test_the_share_of_iterations_whose_alpha_was_floored(
         self, trial: Callable[..., DistillationTrial], alone: Callable[..., Distiller]
     ) -> None:
@@ -284,6 +299,7 @@ def test_a_checkpoint_is_tensors_and_json_with_these_names(
 ) -> None:
     running = trial(**SOFT, ema_decay=0.5)
     result = running.step()
+    assert RungPictures.take_from(result) is not None
     state = read_checkpoint(checkpoint_place(str(tmp_path), 0))
     assert state is not None
     tensors = {name for name, value in state.items() if isinstance(value, torch.Tensor)}
