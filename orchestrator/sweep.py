@@ -22,8 +22,8 @@ from orchestrator.terminal.values import DURATION, NAMES, SIZE, ListCommand
 __all__ = ["main"]
 
 _WITH_RESUME = {
-    "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
-    "time_budget": "time_budget_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
+    "address": "address", "concurrent": "concurrent", "cpus": "cpus", "gpus_per_trial": "gpus_per_trial",
+    "time_budget": "time_budget_s", "data": "data", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
 }  # fmt: skip
 """Options that may be given with --resume, and the settings that they set."""
 
@@ -98,6 +98,7 @@ def main(
     resume: str | None,
     plan: bool,
     concurrent: int | None,
+    cpus: int | None,
     gpus_per_trial: float | str | None,
     time_budget: float | None,
     memory_budget: float | None,
@@ -128,11 +129,12 @@ def main(
         )  # fmt: skip
         settings = SweepSettings(
             space=space,
-            name=name or default_name(space),
+            name=default_name(space) if name is None else name,
             seed=seed,
             workdir=Workdir.at(workdir),
             address=address,
             concurrent=concurrent,
+            cpus=cpus,
             gpus_per_trial=gpus_per_trial,
             time_budget_s=time_budget,
             memory_budget_bytes=memory_budget,

@@ -3,6 +3,7 @@
 python -m orchestrator.ui
 """
 
+import glob
 import json
 import os
 import signal
@@ -16,15 +17,19 @@ from filelock import FileLock, Timeout
 
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.state.mirror import Mirror
+from orchestrator.state.places import check_name
 from orchestrator.state.settings_file import read_settings
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_sweeps
 from orchestrator.terminal.options import one_line_errors, workdir_option
+from search_spaces.plain_output import Command
 
 __all__ = ["main"]
 
 
-@click.command(help="Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does.")
+@click.command(
+    cls=Command, help="Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does."
+)
 @workdir_option
 @click.option(
     "--sweep",
@@ -39,7 +44,7 @@ def main(workdir: str, sweep: str | None, port: int) -> None:
     databases = _with_databases(Workdir.at(workdir), sweep)
     result = _last_result(Workdir.at(workdir), sweep)
     settings = read_settings(Workdir.at(workdir), result.parent.name)
-    tracked = json.loads(result.read_text())["mlflow"]
+    tracked = json.loads(result.read_text(encoding="utf-8"))["mlflow"]
     store = settings.tracking_uri or databases.mlflow_uri
     if settings.tracking_uri is None and not databases.mlflow_database.exists():  # MLflow would make an empty one
         raise UserError(f"the MLflow database {databases.mlflow_database} is missing; restore it")
@@ -104,11 +109,16 @@ def _last_result(workdir: Workdir, sweep: str | None) -> Path:
     """Return the path of a finished sweep's result.json; without a name, of the sweep that finished last.
 
     Raises:
-        UserError: The workdir has no such result.
+        UserError: The name cannot be a sweep's, or the workdir has no such result.
     """
-    results = sorted(workdir.root.glob(f"sweeps/{sweep or '*'}/result.json"), key=lambda path: path.stat().st_mtime)
+    if sweep is not None:
+        check_name(sweep)
+    name = "*" if sweep is None else glob.escape(sweep)
+    results = sorted(workdir.root.glob(f"sweeps/{name}/result.json"), key=lambda path: path.stat().st_mtime)
     if not results:
-        raise UserError(f"no finished sweep{f' named {sweep!r}' if sweep else ''} in {workdir}/sweeps; run one first")
+        raise UserError(
+            f"no finished sweep{'' if sweep is None else f' named {sweep!r}'} in {workdir}/sweeps; run one first"
+        )
     return results[-1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import UserError
 
-__all__ = ["check_answers"]
+__all__ = ["check_answers", "has_token"]
 
 ANSWER_TIMEOUT_S = 20.0
 
@@ -22,19 +22,31 @@ def check_answers(address: str) -> None:
     """
     if address == "local":
         return
-    if (Path.home() / ".ray" / "auth_token").exists():
+    if has_token():
         # A cluster that was started with this file requires the token, and by default Ray does not send it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     attempt = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", attempt, address], capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
+            [sys.executable, "-c", attempt, address],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ANSWER_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise _no_answer(address, f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
     if probe.returncode:
         lines = [line for line in probe.stderr.splitlines() if line.strip()]
         raise _no_answer(address, lines[-1] if lines else f"exit code {probe.returncode}")
+
+
+def has_token() -> bool:
+    """Return whether this user's home has Ray's token."""
+    try:
+        return (Path.home() / ".ray" / "auth_token").exists()
+    except (OSError, RuntimeError):  # the home cannot be read, or there is none
+        return False
 
 
 def _no_answer(address: str, reason: str) -> UserError:

@@ -5,7 +5,8 @@ process keep nothing, so a search resumes when its study is opened: first the un
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from orchestrator.errors import ClusterError
 from orchestrator.search.database import open_storage
 from search_spaces import Space
 from trainables.seeding import seed_of
@@ -75,13 +77,20 @@ class StudySearch(Searcher):
         trials: int,
         iterations: int,
         written: Callable[[], None] = lambda: None,
+        halt: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Open or create the study, and enqueue once the points that run before any proposal.
 
-        `written` is called after each write to the study, before a trial continues.
+        `written` is called after each write to the study, before a trial continues. `halt` is called with the reason if
+        the database fails: a trial whose report or end is not recorded resumes from its checkpoint in a later driver,
+        and reports it again. Tune would take a raised error for the trial's.
+
+        Raises:
+            ClusterError: The database does not work.
         """
         super().__init__(metric=RungResult.METRIC, mode="max")
-        self._written = written
+        self._written, self._halt = written, halt
+        self._halted = False
         self._space = space
         self._iterations = iterations
         self.study = optuna.create_study(
@@ -105,14 +114,21 @@ class StudySearch(Searcher):
         self._trials: dict[str, optuna.Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the callback: Tune's snapshot, which is never read, cannot hold it."""
-        return {name: value for name, value in self.__dict__.items() if name != "_written"}
+        """Leave out the callbacks: Tune's snapshot, which is never read, cannot hold them."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_written", "_halt")}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a string
         """Return the number and the varied settings of an unfinished trial, or else of a new one.
 
         When all trials are assigned, this is None while a trial may still be requeued, and then `FINISHED`.
         """
+        proposal: dict[str, Any] | str | None = Searcher.FINISHED
+        if not self._halted:
+            with self._halting():
+                proposal = self._propose(trial_id)
+        return proposal
+
+    def _propose(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._next_unfinished() or self._next_new()
         if trial is None:
             return None if self._trials else Searcher.FINISHED
@@ -124,8 +140,11 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a rung under its distillation iteration; a rung that the study has is ignored."""
-        if self._report(self._trials[trial_id], RungResult.from_report(result)):
-            self._written()
+        if self._halted:
+            return
+        with self._halting():
+            if self._report(self._trials[trial_id], RungResult.from_report(result)):
+                self._written()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record in the study how a trial ended: complete only if it did all its iterations.
@@ -133,12 +152,15 @@ class StudySearch(Searcher):
         Settings that failed are recorded as pruned, with the reason: TPE avoids pruned settings and ignores failed
         ones. A halted trial has not ended. Errors are recorded by `fail`, which has the reason.
         """
-        if error or not result or trial_id not in self._trials:
+        if error or not result or trial_id not in self._trials or self._halted:
             return
         rung = RungResult.from_report(result)
         if isinstance(rung.end, Halted):
             return
-        trial = self._trials.pop(trial_id)
+        with self._halting():
+            self._record_end(self._trials.pop(trial_id), rung)
+
+    def _record_end(self, trial: optuna.Trial, rung: RungResult) -> None:
         trial.set_user_attr("seconds", rung.trial_seconds)
         trial.set_user_attr("measures", rung.kept)
         if isinstance(rung.end, SettingsFailed):
@@ -153,7 +175,10 @@ class StudySearch(Searcher):
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Record in the study that a trial's process failed."""
-        self._end(self._trials.pop(trial_id), TrialState.FAIL, reason=reason)
+        if self._halted:
+            return
+        with self._halting():
+            self._end(self._trials.pop(trial_id), TrialState.FAIL, reason=reason)
 
     def requeue(self, trial_id: str) -> None:
         """Propose again a trial whose process was lost before the trial could begin."""
@@ -168,11 +193,20 @@ class StudySearch(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects; the search's state is in the study."""
-        Path(checkpoint_path).write_text(f"study {self.study.study_name}\n")
+        Path(checkpoint_path).write_text(f"study {self.study.study_name}\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: a search is resumed by opening its study again."""
         raise NotImplementedError("open the study again to resume the search")
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Halt the search if the database fails; from then on it is not called, because every call would wait."""
+        try:
+            yield
+        except ClusterError as error:
+            self._halted = True
+            self._halt(str(error))
 
     def _next_unfinished(self) -> optuna.Trial | None:
         return optuna.Trial(self.study, self._unfinished.pop(0)._trial_id) if self._unfinished else None

@@ -134,7 +134,11 @@ def error_line(trial: Any) -> str:
     It is read from Tune's local copy: the copy in the storage is written after the callbacks.
     """
     path = Path(trial.error_file) if trial.error_file else None
-    lines = [line for line in path.read_text().splitlines() if line.strip()] if path and path.exists() else []
+    lines = (
+        [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if path and path.exists()
+        else []
+    )
     return lines[-1].strip() if lines else "the trial's process died without a traceback"
 
 
@@ -170,13 +174,17 @@ def run_search(
     def name_trial(trial: Any) -> str:
         return trial_name(trial.config["trial_number"], settings.stage)
 
+    def halt(reason: str) -> None:
+        """Let no trial continue; Tune would take a raised error for the trial's."""
+        if watch is not None:
+            watch.halted = watch.halted or reason
+
     def push() -> None:
-        """Call `written` and record its error; Tune would take a raised error for the trial's."""
+        """Call `written` and record its error."""
         try:
             written()
         except ClusterError as error:
-            if watch is not None:
-                watch.halted = watch.halted or str(error)
+            halt(str(error))
 
     search = StudySearch(
         space,
@@ -186,6 +194,7 @@ def run_search(
         trials=trials,
         iterations=settings.fixed["iterations"],
         written=push,
+        halt=halt,
     )
     before = search.study.get_trials(deepcopy=False)
     watch = SearchWatch(before)
@@ -220,7 +229,12 @@ def run_search(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            if (cause := _cluster_error(error)) is None:
+                raise
+            halt(str(cause))
     out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
     if out_of_time:
         search.end_unfinished("the time budget")
@@ -228,6 +242,13 @@ def run_search(
     # Tune's `fit` returns normally after a signal.
     interrupted = len(ended) < trials and not out_of_time and not watch.stop_all()
     return SearchOutcome(ended, watch.halted, watch.hopeless, interrupted)
+
+
+def _cluster_error(error: BaseException | None) -> ClusterError | None:
+    """Return the ClusterError that a callback raised in Tune, which raises an error of its own in its place."""
+    while error is not None and not isinstance(error, ClusterError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _failure(trial: FrozenTrial) -> str | None:

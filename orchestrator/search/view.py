@@ -93,7 +93,7 @@ class SearchView(tune.Callback):
         if self._live is None or trial.reason:
             line = f"{trial.name} {trial.state} at {trial.iteration}/{self._status.iterations}"
             outcome = trial.reason or f"validation accuracy {trial.rungs[trial.iteration]:.3f}"
-            self._console.print(Text(f"{line}: {outcome}; {self._summary()}"))
+            self._console.print(Text(f"{line}: {outcome}; {self._summary()}"), soft_wrap=True)
         self._draw()
 
     def _summary(self) -> str:

@@ -199,7 +199,7 @@ class ActorPool:
         ]
         resumed = ", ".join(ends) or "no expert was started"
         line = f"An expert actor was lost ({_reason(error)}); another resumes: {resumed}"
-        self._console.print(line, markup=False)  # Ray's text may hold brackets
+        self._console.print(line)
         self._start(slot)
 
 

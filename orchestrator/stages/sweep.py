@@ -19,7 +19,7 @@ from orchestrator.results.regimes import summarize_regimes
 from orchestrator.results.result_json import Execution, Found, collect_result
 from orchestrator.results.study import study_rows, summarize_study
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
-from orchestrator.search.database import open_storage
+from orchestrator.search.database import claim_study
 from orchestrator.search.run import SearchOutcome, run_search
 from orchestrator.search.view import SearchView
 from orchestrator.stages.diagnostics import measure_diagnostics
@@ -27,7 +27,7 @@ from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
 from orchestrator.stages.finals import run_finals
 from orchestrator.stages.fresh_seeds import repeat_settings
-from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.stages.inputs import Inputs, check_same_dataset, prepare_inputs
 from orchestrator.stages.outputs import Findings, write_outputs, write_partial_outputs
 from orchestrator.stages.trial_sets import read_synthetic_sets
 from orchestrator.state.mirror import Mirror
@@ -61,16 +61,18 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     progress = Progress(settings.places.folder)
     compiled, why = progress.compilation or decide_compilation(settings, resources)
     inputs = prepare_inputs(settings, console)
+    check_same_dataset(inputs, progress)
     check_ipc(inputs.dataset, settings.fixed["ipc"])  # before the experts are trained
     check_experts(inputs)
-    if settings.study_uri:
-        open_storage(settings.study_uri)  # before the experts are trained
+    places = settings.places
+    begun = places.settings_file.exists() or progress.has_identity
+    claim_study(places.study_storage, places.study_name, progress.identity(), begun=begun)  # before the experts
     with tracked(settings, mirror) as run:
         stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console)
         progress.decide_compilation((compiled, why))
         trials: list[TrialRecord] = []
         try:
-            console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}")
+            console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}", soft_wrap=True)
             run.log_dataset(inputs.dataset, inputs.file)
             stages.train_experts()
             outcome = stages.search(settings)
@@ -126,7 +128,7 @@ class _Stages:
     def train_experts(self) -> None:
         """Train the experts that the store lacks."""
         self.experts = ensure_experts(self.inputs, self.resources, self.console)
-        self.console.print(self.experts.line(self.inputs.experts_place))
+        self.console.print(self.experts.line(self.inputs.experts_place), soft_wrap=True)
         self.run.log_experts(self.experts, self.inputs.experts_params, self.inputs.experts_place)
         self._end_stage("experts")
 
@@ -226,8 +228,8 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
     if result.get("repeats"):
         console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
-        console.print(f"{label:>11}: {settings.places.shared}/{place}")
-    console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
+        console.print(f"{label:>11}: {settings.places.shared}/{place}", soft_wrap=True)
+    console.print(f"Compare the trials: {settings.pages_command}", soft_wrap=True)
 
 
 def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:

@@ -27,7 +27,13 @@ class _Rate(ProgressColumn):
 def progress_bar(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar with rate and ETA, or plain lines; yields a function that takes the number of steps done."""
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
             yield lambda done: progress.update(task, completed=done)
