@@ -56,8 +56,8 @@ class MlflowService:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        client = MlflowClient(self.uri)
         with creating(self.uri):  # the first request to a database creates its tables
+            client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client
 

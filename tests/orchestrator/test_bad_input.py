@@ -213,7 +213,7 @@ class TestBeforeAnything:
         space = tmp_path / "space.py"
         space.write_text(SEARCHED_TOO_FAR)
         done = CliRunner().invoke(sweep, ["--space", str(space), "--plan"])
-        assert done.exit_code == 2 and "N must be a whole number of at most 1,000,000, not 1,000," in done.output
+        assert done.exit_code == 2 and "N must be a whole number of at most 1,000,000, not a number of more" in done.output
 
     @pytest.mark.parametrize("place", ["/proc/checkpoints", "/dev/null/checkpoints", "nosuch://bucket/checkpoints"])
     def test_checkpoints_that_cannot_be_written(self, place: str, tmp_path: Path) -> None:

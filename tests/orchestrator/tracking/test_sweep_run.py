@@ -217,7 +217,8 @@ def test_a_deleted_experiment_or_run_is_restored_and_said(workdir: Workdir, capl
     for delete in (partial(client.delete_run, run.run_id), partial(client.delete_experiment, run.experiment_id)):
         delete()
         again = opened(workdir, "before its deletion")
-        assert again.run_id == run.run_id and again.end("FINISHED") == 0 and again.journal.backlog().refused == 0
+        assert again.run_id == run.run_id and again.flush() == 0 and again.journal.backlog().refused == 0
+        assert again.end("FINISHED") == 0
         assert client.get_run(run.run_id).info.lifecycle_stage == "active"
     assert "MLflow's run before its deletion was deleted; it is restored" in caplog.text
 
@@ -227,7 +228,8 @@ def log_note(workdir: Workdir, sweep: str) -> str:
     run = opened(workdir, sweep)
     (workdir.sweep(sweep) / "note.txt").write_text(sweep)
     run.journal.add("sweep", ("file", {"path": "note.txt", "folder": None}))
-    assert run.end("FINISHED") == 0 and run.journal.backlog().refused == 0
+    assert run.flush() == 0 and run.journal.backlog().refused == 0
+    assert run.end("FINISHED") == 0
     return run.run_id
 
 
@@ -252,7 +254,8 @@ def test_mlflows_database_is_waited_for_while_another_process_holds_it(workdir: 
         holder.execute("BEGIN EXCLUSIVE")
         callback(run, workdir).on_trial_start(0, [], trial(0))
         threading.Timer(0.5, lambda: holder.execute("COMMIT")).start()
-        assert run.end("FINISHED") == 0 and run.journal.backlog().refused == 0
+        assert run.flush() == 0 and run.journal.backlog().refused == 0
+        assert run.end("FINISHED") == 0
 
 
 def test_a_database_of_studies_is_refused_before_mlflow_writes_to_it(tmp_path: Path) -> None:
@@ -278,7 +281,7 @@ def test_sweeps_that_start_together_in_a_new_workdir_share_its_tables(tmp_path: 
         )
         for name in ("one", "other")
     ]
-    said = [process.communicate(timeout=120)[1] for process in started]
+    said = [process.communicate(timeout=300)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     client = MlflowClient(Workdir(tmp_path / "runs").mlflow_uri)
     (experiment,) = client.search_experiments(filter_string="name = 'space'")
