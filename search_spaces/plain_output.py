@@ -44,7 +44,7 @@ class _AsciiStream(io.TextIOWrapper):
         super().__init__(buffer, encoding="latin-1", line_buffering=True)
 
     def write(self, text: str, /) -> int:
-        super().write(in_ascii(text))
+        super().write(in_ascii(text) if isinstance(text, str) else text)  # click tries bytes, and expects the TypeError
         return len(text)
 
 
