@@ -34,6 +34,7 @@ def run_sweep(
     data: str | Path | None = None,
     address: str = "local",
     concurrent: int | None = None,
+    cpus: int | None = None,
     gpus_per_trial: float | str | None = None,
     time_budget_s: float | None = None,
     patience_s: float = PATIENCE_S,
@@ -66,7 +67,8 @@ def run_sweep(
         data: Folder of the dataset's own files.
         address: Ray's address: local, auto, HOST:PORT or ray://HOST:PORT. At ray:// the result is read from the
             workdir, which this machine must reach too.
-        concurrent: Workers at once; None: all that fit.
+        concurrent: Workers at once; None: all for which there are cores and memory.
+        cpus: CPU cores of a Ray that the call starts; None: those that this process was granted.
         gpus_per_trial: GPUs of a worker, above 0 and at most 1, or `auto`; None: one where there is a GPU.
         time_budget_s: Seconds for the search, over all calls. Trials that it cuts off are paused; the same call with a
             larger one continues them and measures anew.
@@ -108,6 +110,7 @@ def run_sweep(
         workdir=Workdir.at(os.fspath(workdir)),
         address=address,
         concurrent=concurrent,
+        cpus=cpus,
         gpus_per_trial=gpus_per_trial,
         time_budget_s=time_budget_s,
         patience_s=patience_s,

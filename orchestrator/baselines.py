@@ -77,6 +77,7 @@ def main(
     data: Path | None,
     address: str,
     concurrent: int | None,
+    cpus: int | None,
     gpus_per_trial: float | str | None,
     patience: float,
     overrides: dict[str, str],
@@ -94,11 +95,12 @@ def main(
         raise UserError(f"{space.name} is not a comparison; give another --space")
     settings = SweepSettings(
         space=space,
-        name=name or default_name(space),
+        name=default_name(space) if name is None else name,
         seed=seed,
         workdir=Workdir.at(workdir),
         address=address,
         concurrent=concurrent,
+        cpus=cpus,
         gpus_per_trial=gpus_per_trial,
         patience_s=patience,
         tracking_uri=tracking_uri,

@@ -22,7 +22,7 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.options import expert_options, json_option, one_line_errors, space_option
 from orchestrator.terminal.process import OWN_PROCESS
-from orchestrator.terminal.values import NAMES, ListCommand, ValueList
+from orchestrator.terminal.values import NAMES, PATH, ListCommand, ValueList
 from trainables.storage.atomic import write_json
 
 __all__ = ["main"]
@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 )
 @space_option(required=True)
 @click.option(
-    "--synthetic", "files", type=ValueList(click.Path(path_type=Path)), default=(), metavar="FILE,…",
+    "--synthetic", "files", type=ValueList(PATH), default=(), metavar="FILE,…",
     help="Stored sets of the space's dataset, .safetensors, joined by commas.",
 )  # fmt: skip
 @click.option("--subsets", type=click.IntRange(min=1), metavar="M", help="Number of random real subsets of each --ipc.")
@@ -80,6 +80,7 @@ def main(
     data: Path | None,
     address: str,
     concurrent: int | None,
+    cpus: int | None,
     gpus_per_trial: float | str | None,
     patience: float,
     overrides: dict[str, str],
@@ -90,7 +91,8 @@ def main(
     space = load_space(space_name, overrides, expert_count=experts)
     settings = SweepSettings(
         space=space, name="dcs", seed=seed, workdir=Workdir.at(workdir), address=address, concurrent=concurrent,
-        gpus_per_trial=gpus_per_trial, patience_s=patience, data=data, retrain_corrupt=retrain_corrupt, quiet=quiet,
+        cpus=cpus, gpus_per_trial=gpus_per_trial, patience_s=patience, data=data, retrain_corrupt=retrain_corrupt,
+        quiet=quiet,
     )  # fmt: skip
     _check_options(files, subsets, ipcs, address)
     settings.workdir.check_writable()
@@ -111,7 +113,7 @@ def main(
     result = make_console()  # --quiet leaves out all but this
     result.print(records_table(records, split))
     for loss in chosen:
-        result.print(reading(loss, records, split), markup=False)
+        result.print(reading(loss, records, split))
     if json_path is not None:
         facts = {"version": FORMAT_VERSION, "space": space.name, "seed": seed, "split": split, "networks": networks}
         content = {**facts, "records": records, "sets": [set_record(measured) for measured in sets]}

@@ -12,13 +12,15 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_datasets
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.options import data_option, json_option, one_line_errors, quiet_option, workdir_option
+from orchestrator.terminal.values import PATH
+from search_spaces.plain_output import Command
 from trainables.storage.atomic import write_json
 
 __all__ = ["main"]
 
 
-@click.command(help="Train fresh networks on a synthetic set and test them on real images.")
-@click.option("--synthetic", required=True, type=click.Path(path_type=Path), metavar="FILE", help=".safetensors or .pt")
+@click.command(cls=Command, help="Train fresh networks on a synthetic set and test them on real images.")
+@click.option("--synthetic", required=True, type=PATH, metavar="FILE", help=".safetensors or .pt")
 @click.option("--dataset", required=True, metavar="NAME", shell_complete=complete_datasets)
 @click.option("--protocol", type=click.Choice(["challenge"]), default="challenge", show_default=True)
 @click.option("--networks", type=click.IntRange(min=1), default=3, show_default=True, help="Fresh networks.")

@@ -14,9 +14,10 @@ from orchestrator.state.space import load_space
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.options import expert_options, one_line_errors, preset_option, space_option
 from orchestrator.terminal.process import OWN_PROCESS
+from search_spaces.plain_output import Command
 
 
-@click.command(help="Train the expert trajectories that a space can use, and nothing else.")
+@click.command(cls=Command, help="Train the expert trajectories that a space can use, and nothing else.")
 @space_option(required=True)
 @expert_options
 @preset_option
@@ -28,6 +29,7 @@ def main(
     data: Path | None,
     address: str,
     concurrent: int | None,
+    cpus: int | None,
     gpus_per_trial: float | str | None,
     patience: float,
     overrides: dict[str, str],
@@ -39,8 +41,8 @@ def main(
     space = load_space(space_name, overrides, preset, expert_count=experts)
     settings = SweepSettings(
         space=space, name="experts", seed=0, workdir=Workdir.at(workdir), address=address, data=data,
-        concurrent=concurrent, gpus_per_trial=gpus_per_trial, patience_s=patience, retrain_corrupt=retrain_corrupt,
-        quiet=quiet, preset=preset,
+        concurrent=concurrent, cpus=cpus, gpus_per_trial=gpus_per_trial, patience_s=patience,
+        retrain_corrupt=retrain_corrupt, quiet=quiet, preset=preset,
     )  # fmt: skip
     settings.workdir.check_writable()
     check_answers(address)

@@ -3,8 +3,9 @@
 mdatm sweep --space digits      the same as python -m orchestrator.sweep --space digits
 """
 
+import sys
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -52,6 +53,14 @@ _COMMANDS = {
 
 class _Group(click.Group):
     """Imports a command's module when the command or its own help is requested."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; its output is written with the characters that the terminal has."""
+        if not all(str(stream.encoding).lower().startswith("utf") for stream in (sys.stdout, sys.stderr)):
+            from search_spaces.plain_output import use_known_characters  # here, because it loads the spaces
+
+            use_known_characters()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""

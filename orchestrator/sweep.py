@@ -23,8 +23,9 @@ from orchestrator.terminal.values import DURATION, NAMES, SIZE, ListCommand
 __all__ = ["main"]
 
 _WITH_RESUME = {
-    "address": "address", "concurrent": "concurrent", "gpus_per_trial": "gpus_per_trial",
-    "time_budget": "time_budget_s", "patience": "patience_s", "retrain_corrupt": "retrain_corrupt", "quiet": "quiet",
+    "address": "address", "concurrent": "concurrent", "cpus": "cpus", "gpus_per_trial": "gpus_per_trial",
+    "time_budget": "time_budget_s", "patience": "patience_s", "data": "data", "retrain_corrupt": "retrain_corrupt",
+    "quiet": "quiet",
 }  # fmt: skip
 """Options that may be given with --resume, and the settings that they set."""
 
@@ -103,6 +104,7 @@ def main(
     resume: str | None,
     plan: bool,
     concurrent: int | None,
+    cpus: int | None,
     gpus_per_trial: float | str | None,
     patience: float,
     time_budget: float | None,
@@ -134,11 +136,12 @@ def main(
         )  # fmt: skip
         settings = SweepSettings(
             space=space,
-            name=name or default_name(space),
+            name=default_name(space) if name is None else name,
             seed=seed,
             workdir=Workdir.at(workdir),
             address=address,
             concurrent=concurrent,
+            cpus=cpus,
             gpus_per_trial=gpus_per_trial,
             time_budget_s=time_budget,
             patience_s=patience,

@@ -13,16 +13,20 @@ import click
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.results.result_json import stored_result
 from orchestrator.state.looking import fetch
+from orchestrator.state.places import check_name
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import read_settings
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_sweeps
 from orchestrator.terminal.options import one_line_errors, workdir_option
+from search_spaces.plain_output import Command
 
 __all__ = ["main"]
 
 
-@click.command(help="Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does.")
+@click.command(
+    cls=Command, help="Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does."
+)
 @workdir_option
 @click.option(
     "--sweep",
@@ -85,6 +89,7 @@ def _settings(workdir: Workdir, sweep: str | None) -> SweepSettings:
         UserError: The workdir has no such sweep, or no sweep of a workdir at a URI is named.
     """
     if sweep is not None:
+        check_name(sweep)
         return read_settings(workdir, sweep)
     names = workdir.sweeps()
     if workdir.uri is not None or not names:

@@ -1,5 +1,6 @@
 """Search spaces: the parameters that a sweep varies and fixes; declarative, validated, free of torch and ray."""
 
+import contextlib
 import importlib
 import os
 import runpy
@@ -59,6 +60,8 @@ def load(name_or_path: str | Path) -> Space:
     """
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(".py") or "/" in text or os.sep in text:
+        with contextlib.suppress(RuntimeError):  # ~ names no home
+            text = str(Path(text).expanduser())  # a shell leaves it in --space=~/mine.py
         return _load_file(Path(text))
     if text not in _REGISTERED:
         raise SpaceError(f"unknown space {text}; {nearest(text, _REGISTERED)}, or the path of a .py file")

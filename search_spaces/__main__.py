@@ -10,6 +10,7 @@ from rich.text import Text
 
 from search_spaces import Space, SpaceError, Study, Value, load, names
 from search_spaces.completion import complete_spaces
+from search_spaces.plain_output import Command
 from search_spaces.presets import PRESETS
 from search_spaces.vocabulary import DERIVED, VOCABULARY
 
@@ -88,11 +89,11 @@ def _print_space(console: Console, space: Space) -> None:
     console.print(Padding(fixed, (1, 0, 0, 0)))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("space", required=False, shell_complete=complete_spaces)
 def main(space: str | None) -> None:
     """List spaces and presets, or show SPACE: one of those spaces, or the path of a .py file that sets SPACE."""
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, markup=False, emoji=False)
     try:
         if space is None:
             console.print(_all_spaces())
@@ -100,7 +101,7 @@ def main(space: str | None) -> None:
         else:
             _print_space(console, load(space))
     except SpaceError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2)
 
 

@@ -8,6 +8,10 @@ REGIMES = ("hard", "soft", "soft_kd")
 """Sources of a set's labels when networks are trained on it; docs/method.md, "Label regimes"."""
 
 
+_LONGEST_SIZE = 6
+"""Digits of the largest number of images per class."""
+
+
 def listed(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names in a word (`all`, `none`, or names joined by commas), in the order of the known names."""
     chosen = {"all": set(known), "none": set()}.get(text, set(text.split(",")))
@@ -26,10 +30,10 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def are_sizes(text: str) -> bool:
-    """Return whether a word is `none`, or increasing whole numbers of at least 1 joined by commas."""
+    """Return whether a word is `none`, or increasing whole numbers of 1 to 6 digits joined by commas."""
     if text == "none":
         return True
-    if not all(part.isdecimal() for part in text.split(",")):
+    if not all(part.isdecimal() and len(part) <= _LONGEST_SIZE for part in text.split(",")):
         return False
     numbers = sizes(text)
     return numbers[0] >= 1 and all(one < other for one, other in pairwise(numbers))

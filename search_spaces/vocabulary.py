@@ -62,6 +62,12 @@ _AUGMENTATION = Plain(
 )
 
 
+LARGEST = 1_000_000
+"""The largest whole number that a key takes; the largest of the published settings is 20,000. A trial with more steps,
+iterations or epochs would not end, and a grid of more points would not fit into memory."""
+_LARGEST_SEED = 2**63 - 1
+
+
 _KINDS: dict[type, tuple[str, Callable[[object], bool]]] = {
     int: ("a whole number", is_whole),
     float: ("a finite number", is_number),
@@ -94,6 +100,10 @@ class Key:
         kind, fits = _KINDS[self.kind]
         if not fits(value) or not self.rule.holds(value):
             raise SpaceError(f"{self.name} must be {' '.join([kind, self.rule.text]).strip()}, not {value!r}")
+        largest = _LARGEST_SEED if self.name == "expert_seed" else LARGEST
+        if self.kind is int and is_whole(value) and value > largest:
+            shown = f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
+            raise SpaceError(f"{self.name} must be a whole number of at most {largest:,}, not {shown}; lower it")
         checked: Value = self.kind(value)
         return checked
 

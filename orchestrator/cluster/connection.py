@@ -2,6 +2,8 @@
 
 import logging
 import os
+import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +18,12 @@ from ray.exceptions import RayTaskError
 
 import orchestrator
 from orchestrator.cluster.autoscaler import is_infeasible
+from orchestrator.cluster.probe import has_token
 from orchestrator.cluster.resources import NODE_TIMEOUT_S, POLL_INTERVAL_S, Resources, Share, measure
+from orchestrator.cluster.session_folder import session_folder
 from orchestrator.cluster.signals import restored_handlers, stop_in_order
 from orchestrator.errors import ClusterError, UserError
+from trainables.machine import Machine
 from trainables.workers.process import ALLOCATOR
 
 __all__ = ["code_environment", "connected", "result_of"]
@@ -29,13 +34,16 @@ OBJECT_STORE_BYTES = 200 * 2**20  # experts and datasets are memory-mapped files
 
 
 @contextmanager
-def connected(address: str, gpus_per_trial: Share, concurrent: int | None = None) -> Iterator[Resources]:
+def connected(
+    address: str, gpus_per_trial: Share, concurrent: int | None = None, workers: int | None = None
+) -> Iterator[Resources]:
     """Start an embedded Ray (`local`) or join a cluster that answers (see `probe`), and disconnect at the end.
 
     Args:
         address: Ray's address: local, auto or HOST:PORT.
         gpus_per_trial: GPUs of a worker.
         concurrent: Workers to request from a joined cluster, even if fewer fit; None: those that fit.
+        workers: Workers of an embedded Ray, one a CPU core of its; None: as many as this process was granted cores.
 
     Raises:
         UserError: No node of this cluster has or can have room for a worker.
@@ -44,7 +52,7 @@ def connected(address: str, gpus_per_trial: Share, concurrent: int | None = None
     inside = ray.is_initialized()  # a command that `client` sent to the cluster is connected already
     with restored_handlers():
         if not inside:
-            _start_or_join(address)
+            _start_or_join(address, workers)
         stop_in_order()  # after Ray, which installs a handler of its own
         try:
             yield _resources(address, gpus_per_trial, concurrent)
@@ -71,7 +79,7 @@ def code_environment() -> dict[str, Any]:
     return {"py_modules": packages, "env_vars": ALLOCATOR}
 
 
-def _start_or_join(address: str) -> None:
+def _start_or_join(address: str, workers: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     ray_worker.print_to_stdstream = _log_for_ray
     if address != "local":
@@ -79,8 +87,15 @@ def _start_or_join(address: str) -> None:
         return
     for name, value in ALLOCATOR.items():  # workers inherit it
         os.environ.setdefault(name, value)
-    with _loopback_only():
-        ray.init(address, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    with _loopback_only(), _own_token():
+        ray.init(
+            address,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            num_cpus=workers or Machine().cores().amount,
+            _temp_dir=session_folder(),
+            **quiet,
+        )
 
 
 def _log_for_ray(data: dict[str, Any], ignore_prefix: bool) -> None:
@@ -103,6 +118,27 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """Let a starting Ray use a token of its own where none exists and Ray cannot store one in the home folder."""
+    if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} or has_token() or _is_home_writable():
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # its processes inherit it, and keep it
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
+
+
+def _is_home_writable() -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=Path.home()):
+            return True
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return False
 
 
 def _resources(address: str, share: Share, concurrent: int | None) -> Resources:

@@ -41,8 +41,7 @@ def share_gpus(space: Space, resources: Resources, work: TrialWork, console: Con
         console.print(
             f"A trial takes {footprint.trial_bytes / 2**30:.1f} of {footprint.gpu_bytes / 2**30:.1f} GiB "
             f"of {footprint.gpu}: "
-            f"--gpus-per-trial {share:g}",
-            markup=False,
+            f"--gpus-per-trial {share:g}"
         )
     return replace(measure(share), asked=resources.asked)
 

@@ -4,6 +4,7 @@ Work is counted in multiply-adds of the convolutions and the linear layer. Every
 augmentation) is part of the rate, which is that of a whole step, not the peak of the hardware.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.planning.workers import workers_here
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison
 from search_spaces.name_lists import REGIMES, listed
@@ -28,6 +30,16 @@ GPU_RATE = 1.5e13
 
 # Copies of an image's activations in a Hessian-vector product: trainables/distillation/micro_batches.py, three a block.
 GRAPH_COPIES = 12
+
+FASTEST_GRAPH_BYTES = 18 * 2**20
+"""Bytes of convolution outputs of a micro-batch on a CPU: trainables/distillation/micro_batches.py, CPU_BYTES."""
+PROCESS_BYTES = 400 * 2**20
+"""Memory of a worker's process with torch, Ray and Tune loaded, without their files, which workers share: 380 MiB,
+measured."""
+TRAINING_COPIES = 2
+"""Copies of a batch's activations while a network is trained on it: 1.9, measured at 32 × 32 pixels and width 128."""
+BATCH = 256
+"""Images of a batch in every protocol: trainables/config/protocol.py."""
 
 # Passes of one step, in units of one forward pass of its images.
 EXPERT_PASSES = {"sgd": 3, "gsam": 6}
@@ -49,10 +61,14 @@ class Plan:
     """Memory of one trial beside the shared maps and the graph."""
     graph_bytes: int
     """Memory of the graph for one image of a micro-batch, whose size does not change the gradient."""
+    worker_bytes: int
+    """Memory of a worker's process on a CPU: an expert, a trial or a network, whichever takes most."""
     chunk: int
     """Images of an inner step of trial 0."""
     operations: dict[str, float]
     """Floating-point operations by stage."""
+    trial_operations: tuple[float, float]
+    """Operations of trial 0, and of the trial with the largest N and batch of the space; 0: a comparison has none."""
     matching_operations: float
     """The search's operations for inner steps and their derivatives."""
     networks_operations: float
@@ -91,16 +107,23 @@ def make_plan(settings: SweepSettings) -> Plan:
     whitening = 2 * pixels**2 if fixed["zca"] else 0  # operations of reading one real image
     training = forward * EVALUATION_PASSES
     steps = sum(point["N"] * min(point["batch_syn"], set_size) for point in points) / len(points)
+    largest = max(
+        point["N"] * min(point["batch_syn"], set_size)
+        for point in (*points, *settings.space.extremes(("N", "batch_syn")))
+    )
     scoring = (fixed["full_data_epochs"] + SCORING_EPOCHS) * train_images * training
     if isinstance(settings.space, Comparison):
         distillations, networks = _comparison(settings.space, fixed, data.classes, forward)
         networks += fixed["repeats"] * scoring
         matching = search = distillations
         finals = networks
+        trials = (0.0, 0.0)
     else:
         rungs = fixed["iterations"] / fixed["validation_every_iterations"]
         validation = rungs * fixed["validation_networks"] * fixed["validation_epochs"] * set_size * training
-        distillation = fixed["iterations"] * steps * forward * MATCHING_PASSES + validation
+        matching_step = fixed["iterations"] * forward * MATCHING_PASSES
+        distillation = matching_step * steps + validation
+        trials = (matching_step * first["N"] * chunk + validation, matching_step * largest + validation)
         # Sets: a search's winner and reference, both repeated with fresh seeds, or all of a study; random real images.
         again = 2 * fixed["final_seeds"]
         baselines = [name for name in settings.space.baselines if name != "random"]
@@ -116,19 +139,27 @@ def make_plan(settings: SweepSettings) -> Plan:
         search = fixed["trials"] * distillation
     epochs = settings.space.horizon_epochs
     expert = train_images * epochs * (forward * EXPERT_PASSES[fixed["expert_optimizer"]] + whitening)
+    trial_bytes = 4 * ((first["N"] + 6) * parameters + 4 * set_size * pixels)
+    graph_bytes = 4 * GRAPH_COPIES * activations
+    at_once = max(1, min(chunk, FASTEST_GRAPH_BYTES * 3 // (4 * (activations - pixels))))
+    graph = min(at_once * graph_bytes, settings.memory_budget_bytes or math.inf)
+    batch = max(BATCH, fixed["expert_batch_size"])
+    network = 4 * (TRAINING_COPIES * min(batch, train_images) * activations + 2 * (epochs + 1) * parameters)
     return Plan(
         trials=fixed["trials"],
         experts=fixed["expert_count"],
         expert_epochs=fixed["expert_count"] * epochs,
         expert_bytes=fixed["expert_count"] * (epochs + 1) * parameters * 4,
-        trial_bytes=4 * ((first["N"] + 6) * parameters + 4 * set_size * pixels),
-        graph_bytes=4 * GRAPH_COPIES * activations,
+        trial_bytes=trial_bytes,
+        graph_bytes=graph_bytes,
+        worker_bytes=PROCESS_BYTES + int(max(trial_bytes + graph, network)),
         chunk=chunk,
         operations={
             "experts": fixed["expert_count"] * expert,
             "search": search,
             "finals": finals,
         },
+        trial_operations=trials,
         matching_operations=matching,
         networks_operations=networks,
         cpu_rate=CPU_RATE_WIDE if fixed["net_width"] >= WIDE else CPU_RATE_NARROW,
@@ -170,7 +201,7 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
     what.add_row("stopped early", stopped)
     of_a_gpu = "what its measured memory needs" if share == "auto" else share
     what.add_row("one trial takes", f"1 CPU core and {f'{of_a_gpu} of a GPU' if share else 'a GPU where there is one'}")
-    what.add_row("trials at once", str(settings.concurrent or "all that fit"))
+    what.add_row("workers at once", _workers(settings, plan))
     if not settings.space.is_grid:
         again = (
             f"winner and reference again with {fixed['final_seeds']} fresh seeds" if fixed["final_seeds"] else "none"
@@ -194,6 +225,13 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         f"{plan.graph_bytes / 2**20:,.1f} MiB for each of the 1 to {plan.chunk:,} images of a step taken at a time, as "
         "many as memory allows (--memory-budget)",
     )
+    if not isinstance(settings.space, Comparison):
+        first, largest = (_duration(operations / plan.cpu_rate / 3600) for operations in plan.trial_operations)
+        what.add_row(
+            "time of one trial",
+            f"{first} on one CPU core for trial 0" if first == largest else
+            f"{first} on one CPU core for trial 0, {largest} for the largest N and batch_syn of the space",
+        )  # fmt: skip
     console.print(what)
 
     cost = Table(title="Cost, nothing stopped early", title_justify="left")
@@ -210,6 +248,13 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         f"batch {of}, on {plan.cpu_rate:.1e} operations a second and CPU core (measured on two x86 cores) and "
         f"{GPU_RATE:.1e} a second and GPU (assumed, not measured)."
     )
+
+
+def _workers(settings: SweepSettings, plan: Plan) -> str:
+    """Return how many workers would run at once, and why."""
+    if settings.address == "local":
+        return str(workers_here(settings, plan.worker_bytes))
+    return f"{settings.concurrent or 'all'} that fit on the cluster, {plan.worker_bytes / 2**30:.1f} GiB each"
 
 
 def _duration(hours: float) -> str:

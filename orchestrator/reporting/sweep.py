@@ -50,7 +50,7 @@ def write_report(
     """
     space = settings.space
     _draw(settings, records, rows)
-    facts = json.loads((settings.places.folder / "diagnostics.json").read_text())
+    facts = json.loads((settings.places.folder / "diagnostics.json").read_text(encoding="utf-8"))
     draw_diagnostics(settings.places.folder / "figures" / "diagnostics.png", facts)
     classes, confusions = read_confusions(settings.places.folder / "finals.parquet")
     draw_confusion(settings.places.folder / "figures" / "confusion.png", classes, confusions[result["best"]["trial"]])

@@ -113,7 +113,7 @@ def _trial_entry(record: TrialRecord) -> dict[str, Any]:
 def stored_result(settings: SweepSettings) -> dict[str, Any] | None:
     """Return the content of result.json with any status; None if the file is missing."""
     file = settings.places.result_file
-    result: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    result: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
     return result
 
 

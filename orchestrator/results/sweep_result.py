@@ -90,7 +90,8 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Return the page in its own frame, so that its styles do not change the notebook's."""
-        return f'<iframe srcdoc="{html.escape(self.path.read_text())}" width="100%" height="{PAGE_HEIGHT}"></iframe>'
+        page = html.escape(self.path.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page}" width="100%" height="{PAGE_HEIGHT}"></iframe>'
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

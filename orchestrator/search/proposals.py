@@ -5,7 +5,8 @@ process keep nothing, so a search resumes when its study is opened: first the un
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from orchestrator.errors import ClusterError
 from orchestrator.search.database import open_storage
 from orchestrator.search.storage import OwnStudyStorage
 from search_spaces import Space
@@ -77,14 +79,21 @@ class StudySearch(Searcher):
         iterations: int,
         at_once: Callable[[], int] | None = None,
         written: Callable[[], None] = lambda: None,
+        halt: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Open or create the study, and enqueue once the points that run before any proposal.
 
-        `at_once` returns how many trials may run now; None: all. `written` is called after each write to the study,
-        before a trial continues.
+        `at_once` returns how many trials may run now; None: all.
+        `written` is called after each write to the study, before a trial continues. `halt` is called with the reason if
+        the database fails: a trial whose report or end is not recorded resumes from its checkpoint in a later driver,
+        and reports it again. Tune would take a raised error for the trial's.
+
+        Raises:
+            ClusterError: The database does not work.
         """
         super().__init__(metric=RungResult.METRIC, mode="max")
-        self._at_once, self._written = at_once, written
+        self._at_once, self._written, self._halt = at_once, written, halt
+        self._halted = False
         self._space = space
         self._iterations = iterations
         self._storage = OwnStudyStorage(open_storage(storage))
@@ -112,7 +121,8 @@ class StudySearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the functions: Tune's snapshot, which is never read, cannot hold them."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_at_once", "_written")}
+        functions = ("_at_once", "_written", "_halt")
+        return {name: value for name, value in self.__dict__.items() if name not in functions}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a string
         """Return the number and the varied settings of an unfinished trial, or else of a new one.
@@ -122,6 +132,13 @@ class StudySearch(Searcher):
         """
         if self._at_once is not None and len(self._trials) >= self._at_once():
             return None
+        proposal: dict[str, Any] | str | None = Searcher.FINISHED
+        if not self._halted:
+            with self._halting():
+                proposal = self._propose(trial_id)
+        return proposal
+
+    def _propose(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._next_unfinished() or self._next_new()
         if trial is None:
             return None if self._trials else Searcher.FINISHED
@@ -134,10 +151,13 @@ class StudySearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a rung under its distillation iteration; a rung that the study has is ignored."""
+        if self._halted:
+            return
         trial, rung = self._trials[trial_id], RungResult.from_report(result)
         self._last[trial.number] = rung
-        if self._report(trial, rung):
-            self._written()
+        with self._halting():
+            if self._report(trial, rung):
+                self._written()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record in the study how a trial ended: complete only if it did all its iterations.
@@ -145,13 +165,17 @@ class StudySearch(Searcher):
         Settings that failed are recorded as pruned, with the reason: TPE avoids pruned settings and ignores failed
         ones. A halted trial has not ended. Errors are recorded by `fail`, which has the reason.
         """
-        if error or not result or trial_id not in self._trials:
+        if error or not result or trial_id not in self._trials or self._halted:
             return
         rung = RungResult.from_report(result)
         if isinstance(rung.end, Halted):
             return
         trial = self._trials.pop(trial_id)
         self._last.pop(trial.number, None)
+        with self._halting():
+            self._record_end(trial, rung)
+
+    def _record_end(self, trial: optuna.Trial, rung: RungResult) -> None:
         _note(trial, rung)
         if isinstance(rung.end, SettingsFailed):
             self._end(trial, TrialState.PRUNED, outcome="failed", reason=rung.end.reason)
@@ -165,9 +189,12 @@ class StudySearch(Searcher):
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Record in the study that a trial's process failed."""
+        if self._halted:
+            return
         trial = self._trials.pop(trial_id)
         self._last.pop(trial.number, None)
-        self._end(trial, TrialState.FAIL, reason=reason)
+        with self._halting():
+            self._end(trial, TrialState.FAIL, reason=reason)
 
     def requeue(self, trial_id: str) -> None:
         """Propose again a trial whose process was lost before the trial could begin."""
@@ -182,11 +209,20 @@ class StudySearch(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the file that Tune expects; the search's state is in the study."""
-        Path(checkpoint_path).write_text(f"study {self.study.study_name}\n")
+        Path(checkpoint_path).write_text(f"study {self.study.study_name}\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: a search is resumed by opening its study again."""
         raise NotImplementedError("open the study again to resume the search")
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Halt the search if the database fails; from then on it is not called, because every call would wait."""
+        try:
+            yield
+        except ClusterError as error:
+            self._halted = True
+            self._halt(str(error))
 
     def _next_unfinished(self) -> optuna.Trial | None:
         return optuna.Trial(self.study, self._unfinished.pop(0)._trial_id) if self._unfinished else None

@@ -88,13 +88,17 @@ def run_search(
     def name_trial(trial: Any) -> str:
         return trial_name(trial.config["trial_number"], settings.stage)
 
+    def halt(reason: str) -> None:
+        """Let no trial continue; Tune would take a raised error for the trial's."""
+        if watch is not None:
+            watch.halted = watch.halted or reason
+
     def push() -> None:
-        """Call `written` and record its error; Tune would take a raised error for the trial's."""
+        """Call `written` and record its error."""
         try:
             written()
         except ClusterError as error:
-            if watch is not None:
-                watch.halted = watch.halted or str(error)
+            halt(str(error))
 
     def open_search() -> StudySearch:
         return StudySearch(
@@ -106,6 +110,7 @@ def run_search(
             iterations=settings.fixed["iterations"],
             at_once=lambda: patience.workers(workers),
             written=push,
+            halt=halt,
         )
 
     def make_tuner(search: StudySearch, watch: SearchWatch, before: list[FrozenTrial]) -> tune.Tuner:
@@ -137,6 +142,16 @@ def run_search(
             ),
         )
 
+    def run_round(search: StudySearch, watch: SearchWatch, before: list[FrozenTrial]) -> bool:
+        """Run a round of Tune, and return whether a signal ended it."""
+        try:
+            return ends_by_signal(make_tuner(search, watch, before).fit)
+        except Exception as error:
+            if (cause := _cluster_error(error)) is None:
+                raise
+            halt(str(cause))
+            return False
+
     workers, furthest = resources.workers(settings.concurrent), Furthest(settings.places.checkpoints)
     search = open_search()
     before = search.study.get_trials(deepcopy=False)
@@ -148,7 +163,7 @@ def run_search(
     if left and not watch.given_up and (seconds_left is None or seconds_left > 0):
         add_ended(read_trials(search.study.get_trials(deepcopy=False), space, settings.stage))
         with losses_known_to_tune():
-            while not ends_by_signal(make_tuner(search, watch, before).fit) and watch.pausing and not watch.given_up:
+            while not run_round(search, watch, before) and watch.pausing and not watch.given_up:
                 try:
                     patience.wait()
                 except KeyboardInterrupt:  # like Tune's `fit`, which returns normally after a signal
@@ -167,6 +182,13 @@ def run_search(
     # Tune's `fit` returns normally after a signal.
     interrupted = len(records) < trials and not out_of_time and not watch.given_up
     return SearchOutcome(records, watch.halted, watch.hopeless, interrupted)
+
+
+def _cluster_error(error: BaseException | None) -> ClusterError | None:
+    """Return the ClusterError that a callback raised in Tune, which raises an error of its own in its place."""
+    while error is not None and not isinstance(error, ClusterError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def read_trials(

@@ -30,7 +30,7 @@ from orchestrator.stages.bulletin import Bulletin
 from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
 from orchestrator.stages.finals import measure_networks, network_task
-from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.stages.inputs import Inputs, check_same_dataset, prepare_inputs
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
@@ -53,12 +53,13 @@ def run_comparison(settings: SweepSettings) -> dict[str, Any]:
     result = drive(settings, _run)
     console = make_console()  # printed also with --quiet
     console.print(*records_table(result["records"]))
-    console.print(f"report: {settings.places.shared}/report.html")
+    console.print(f"report: {settings.places.shared}/report.html", soft_wrap=True)
     return result
 
 
 def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console: Console) -> dict[str, Any]:
     inputs, progress = prepare_inputs(settings, console), Progress(settings.places.folder)
+    check_same_dataset(inputs, progress)
     check_ipc(inputs.dataset, max(_space(settings).ipcs))  # before the experts are trained
     check_experts(inputs)
     patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
@@ -71,7 +72,7 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
         try:
             with bulletin:
                 mirror.push()
-                console.print(f"Comparison {settings.name} in {settings.places.shared}")
+                console.print(f"Comparison {settings.name} in {settings.places.shared}", soft_wrap=True)
                 run.log_dataset(inputs.dataset, inputs.file)
                 if _space(settings).distilled:  # they start from images that the experts classify correctly
                     bulletin.begin("experts", unit="epochs")

@@ -9,7 +9,6 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from orchestrator.cluster.connection import connected
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
@@ -18,6 +17,7 @@ from orchestrator.results.correlation import MeasuredSet
 from orchestrator.stages.evaluation import check_origin
 from orchestrator.stages.experts import ensure_experts
 from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.stages.resources import resources_of
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.progress_bar import progress_bar
@@ -67,7 +67,7 @@ def measure_collection(
             loss_config(trial_0, loss, ipc)  # checked here, because a worker would refuse it only after the experts
     inputs = prepare_inputs(settings, console)
     sources = _collection(stored, subsets, wanted, inputs, console)
-    with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
+    with resources_of(settings, console) as resources:
         work = _work(inputs, resources, trial_0, losses, networks, split)
         patience = Patience(settings.patience_s, console, "run the same command again")
         if "trajectory" in losses:
@@ -113,7 +113,7 @@ def _collection(
     sources: dict[tuple[str, int], Any] = {}
     for path, synthetic in stored.items():
         for note in check_origin(path, synthetic, dataset):
-            console.print(f"Note: {path}: {note}", markup=False)
+            console.print(f"Note: {path}: {note}", soft_wrap=True)
         sources[str(path), synthetic.ipc] = synthetic.images.numpy()
     if subsets:
         check_ipc(dataset, max(ipcs))
@@ -150,7 +150,7 @@ def _work(
 
 def _train_experts(inputs: Inputs, resources: Resources, console: Console, patience: Patience) -> None:
     summary = ensure_experts(inputs, resources, console, patience)
-    console.print(summary.line(inputs.experts_place))
+    console.print(summary.line(inputs.experts_place), soft_wrap=True)
 
 
 def _measure(

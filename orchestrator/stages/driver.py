@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestrator.cluster.connection import connected
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import ClusterError, Stopped
 from orchestrator.results.result_json import finished_result
+from orchestrator.stages.resources import resources_of
 from orchestrator.state.lock import exclusive_lock
 from orchestrator.state.mirror import Mirror
 from orchestrator.state.settings import SweepSettings
@@ -46,7 +46,7 @@ def drive(settings: SweepSettings, stages: Stages) -> dict[str, Any]:
             console = make_console(quiet=settings.quiet)
             where = "on this machine" if settings.address == "local" else f"at {settings.address}"
             console.print(f"{'Starting' if settings.address == 'local' else 'Joining'} Ray {where}", markup=False)
-            with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
+            with resources_of(settings, console) as resources:
                 return stages(settings, resources, mirror, console)
         run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
         if run is not None:
@@ -62,6 +62,7 @@ def tracked(settings: SweepSettings, mirror: Mirror) -> Iterator[SweepRun]:
 
     Raises:
         Stopped: In place of KeyboardInterrupt, with the command that resumes the sweep.
+        ClusterError: As the stages raised it, with that command.
     """
     run = open_sweep_run(
         settings.tracking_uri, settings.workdir, settings.space.name, settings.name,
@@ -77,7 +78,9 @@ def tracked(settings: SweepSettings, mirror: Mirror) -> Iterator[SweepRun]:
         try:
             mirror.push(patience_s=0)
         except ClusterError as push_error:  # only printed, so that the error that ended the sweep is raised
-            make_console().print(f"The copy at {settings.places.shared} is incomplete: {push_error}", markup=False)
+            make_console().print(f"The copy at {settings.places.shared} is incomplete: {push_error}", soft_wrap=True)
+        if isinstance(error, ClusterError) and settings.resume_command not in str(error):
+            raise ClusterError(f"{error}, then resume with: {settings.resume_command}") from error
         if isinstance(error, KeyboardInterrupt):
             raise Stopped(f"stopped by hand; resume with: {settings.resume_command}") from None
         raise
@@ -94,5 +97,6 @@ def _end(run: SweepRun, settings: SweepSettings, status: str) -> None:
     """Close the sweep's run, and print how many entries are not sent to MLflow yet."""
     if unsent := run.end(status):
         make_console().print(
-            f"{unsent} entries wait for MLflow at {run.tracking_uri}; to send them: {settings.resume_command}"
+            f"{unsent} entries wait for MLflow at {run.tracking_uri}; to send them: {settings.resume_command}",
+            soft_wrap=True,
         )

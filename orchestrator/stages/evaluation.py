@@ -23,6 +23,7 @@ from trainables.errors import SyntheticSetError
 from trainables.evaluation.metrics import TESTED
 from trainables.evaluation.submission import check_normalisation, check_order
 from trainables.evaluation.training import evaluate_networks
+from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
 
@@ -98,6 +99,7 @@ def evaluate(
     click.echo(
         f"{size_text(ipc)} of {dataset}, {real.classes} classes; {network_text(network)}; on {device_name(device)}"
     )
+    torch.set_num_threads(min(torch.get_num_threads(), Machine().cores().amount))  # PyTorch ignores quotas
     labels, pixels = default_order_labels(ipc, real.classes).to(device), images.to(device)
     settings = Protocol.challenge()
     with progress_bar(console, "Evaluating, epochs", networks * settings.epochs) as show:

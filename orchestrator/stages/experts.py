@@ -11,13 +11,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from orchestrator.cluster.connection import connected
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.stages.expert_actors import train_experts
 from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.stages.resources import resources_of
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.steps import Steps
@@ -159,8 +159,8 @@ def run_experts(settings: SweepSettings) -> None:
     """Run only the expert stage, without a sweep."""
     console = make_console(quiet=settings.quiet)
     settings.check_dataset()
-    with connected(settings.address, settings.gpus_per_trial, settings.concurrent) as resources:
+    with resources_of(settings, console) as resources:
         inputs = prepare_inputs(settings, console)
         patience = Patience(settings.patience_s, console, "run the same command again")
         summary = ensure_experts(inputs, resources, console, patience)
-    make_console().print(summary.line(inputs.experts_place))  # printed also with --quiet
+    make_console().print(summary.line(inputs.experts_place), soft_wrap=True)  # printed also with --quiet

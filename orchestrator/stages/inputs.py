@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
+from orchestrator.errors import UserError
 from orchestrator.state.implementations import implementation, implementations
+from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces.entry import Kind
@@ -24,7 +26,7 @@ from trainables.storage.shared_folder import SharedFolder
 from trainables.workers.expert import ExpertWork
 from trainables.workers.workbench import TrialWork
 
-__all__ = ["Inputs", "prepare_dataset", "prepare_inputs"]
+__all__ = ["Inputs", "check_same_dataset", "prepare_dataset", "prepare_inputs"]
 
 _RECIPE = ("expert_", "sam_", "gsam_", "net", "horizon_", "augmentation", "zca", "classes", "validation_share")
 """Prefixes of the names of the settings that determine an expert."""
@@ -140,6 +142,22 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         dataset=dataset,
         store=TrajectoryStore(settings.workdir.experts, identity),
     )
+
+
+def check_same_dataset(inputs: Inputs, progress: Progress) -> None:
+    """Record the digest of the dataset in a new sweep, and refuse other images in a sweep that has begun.
+
+    Raises:
+        UserError: The images are not those with which the sweep was begun.
+    """
+    settings, digest = inputs.settings, inputs.dataset.digest
+    if progress.dataset_digest not in (None, digest):
+        raise UserError(
+            f"the images in {settings.data or settings.space.dataset} are not those with which the sweep "
+            f"{settings.name!r} was begun (SHA-256 {digest[:12]}…, not {str(progress.dataset_digest)[:12]}…); give "
+            "--data the folder that holds those, or start anew under another --name"
+        )
+    progress.record_dataset(digest)
 
 
 def _shared_dataset(path: Path, folder: SharedFolder) -> Path | SharedFile:

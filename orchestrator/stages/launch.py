@@ -7,6 +7,7 @@ from orchestrator.cluster.probe import check_answers
 from orchestrator.errors import ClusterError
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import check_same_settings
+from orchestrator.state.workdir import check_place_writable
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.process import owns_process
 from search_spaces import Comparison
@@ -18,12 +19,14 @@ def run(settings: SweepSettings) -> None:
     """Run a sweep or a comparison, on this machine or on the cluster at a ray:// address.
 
     Raises:
-        UserError: Before any work: the workdir is not writable, the sweep exists with other settings, or no cluster
-            answers at the address.
+        UserError: Before any work: the workdir or the place of checkpoints cannot be written, the sweep exists with
+            other settings, or no cluster answers at the address.
         DatasetError: The dataset's files are missing.
         ClusterError: Ray ended the driver.
     """
     settings.workdir.check_writable()
+    if settings.storage_path is not None and not settings.address.startswith("ray://"):
+        check_place_writable(settings.storage_path, "the place of checkpoints", "--storage-path")
     check_same_settings(settings)
     check_answers(settings.address)
     module, function = ("sweep", "run_sweep")

@@ -22,7 +22,7 @@ from orchestrator.results.so_far import found_so_far
 from orchestrator.results.study import study_rows, summarize_study
 from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
 from orchestrator.results.under_way import UnderWay
-from orchestrator.search.database import open_storage
+from orchestrator.search.database import claim_study
 from orchestrator.search.kept_trials import KeptTrials
 from orchestrator.search.remaining import Later, StoppingRule
 from orchestrator.search.run import SearchOutcome, run_search
@@ -34,7 +34,7 @@ from orchestrator.stages.driver import drive, status_after, tracked
 from orchestrator.stages.experts import check_experts, ensure_experts
 from orchestrator.stages.finals import run_finals
 from orchestrator.stages.fresh_seeds import repeat_settings
-from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.stages.inputs import Inputs, check_same_dataset, prepare_inputs
 from orchestrator.stages.outputs import Findings, write_outputs, write_partial_outputs
 from orchestrator.stages.trial_sets import read_synthetic_sets
 from orchestrator.state.mirror import Mirror
@@ -69,10 +69,12 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
     progress = Progress(settings.places.folder)
     compiled, why = progress.compilation or decide_compilation(settings, resources)
     inputs = prepare_inputs(settings, console)
+    check_same_dataset(inputs, progress)
     check_ipc(inputs.dataset, settings.fixed["ipc"])  # before the experts are trained
     check_experts(inputs)
-    if settings.study_uri:
-        open_storage(settings.study_uri)  # before the experts are trained
+    places = settings.places
+    begun = places.settings_file.exists() or progress.has_identity
+    claim_study(places.study_storage, places.study_name, progress.identity(), begun=begun)  # before the experts
     with tracked(settings, mirror) as run:
         patience = Patience(settings.patience_s, console, f"resume with: {settings.resume_command}")
         stages = _Stages(settings, resources, inputs, compiled, run, progress, mirror, console, patience)
@@ -80,7 +82,7 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
         try:
             with stages.bulletin:
                 mirror.push()
-                console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}")
+                console.print(f"Sweep {settings.name} in {settings.places.shared}\n{why}", soft_wrap=True)
                 run.log_dataset(inputs.dataset, inputs.file)
                 stages.train_experts()
                 outcome = stages.search(settings)
@@ -157,7 +159,7 @@ class _Stages:
         """Train the experts that the store lacks."""
         self.bulletin.begin("experts", unit="epochs")
         self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience, self.bulletin.count)
-        self.console.print(self.experts.line(self.inputs.experts_place))
+        self.console.print(self.experts.line(self.inputs.experts_place), soft_wrap=True)
         self.run.log_experts(self.experts, self.inputs.experts_params, self.inputs.experts_place)
         self._end_stage("experts")
 
@@ -290,13 +292,14 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
     if result.get("repeats"):
         console.print(repeats_table(result["repeats"], settings.fixed["final_networks"]))
     for label, place in result["files"].items():
-        console.print(f"{label:>11}: {settings.places.shared}/{place}")
+        console.print(f"{label:>11}: {settings.places.shared}/{place}", soft_wrap=True)
     if left := trials_left(settings, result):
         console.print(
             f"The time budget ended before {left} of {settings.fixed['trials']} trials; to continue the search with a "
-            f"larger one: {settings.resume_command} --time-budget TIME"
+            f"larger one: {settings.resume_command} --time-budget TIME",
+            soft_wrap=True,
         )
-    console.print(f"Compare the trials: python -m orchestrator.ui --workdir {settings.workdir} --sweep {settings.name}")
+    console.print(f"Compare the trials: {settings.pages_command}", soft_wrap=True)
 
 
 def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:

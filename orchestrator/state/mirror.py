@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ClusterError, UserError
+from orchestrator.state.databases import move_artifacts, wait_while_locked
 from orchestrator.state.workdir import Workdir
 from trainables.storage.atomic import write_text
 from trainables.storage.shared_folder import StorageError, sha256_of
@@ -56,7 +57,7 @@ class Mirror:
         self._pace = WritingPace()
         self._given_up = False
         path = self._folder / _LOCAL_RECORD
-        record = json.loads(path.read_text()) if path.exists() else {}
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self._seen: dict[str, Any] | None = record.get("mirror")
         """The content of mirror.json when this folder last matched it."""
         self._stamps: dict[str, Any] = record.get("stamps", {})
@@ -157,7 +158,6 @@ class Mirror:
                 "version": FORMAT_VERSION,
                 "generation": number,
                 "writer": self._writer,
-                "folder": str(self._folder.absolute()),
                 "files": files,
             }
             self._remote.write(_MIRROR, json.dumps(mirror, indent=1).encode())
@@ -192,7 +192,7 @@ class Mirror:
             for _ in pool.map(lambda item: self._download(*item), mirror["files"].items()):
                 pass
         if "mlflow.db" in mirror["files"]:
-            _move_artifacts(self._folder / "mlflow.db", mirror["folder"], self._folder.absolute())
+            move_artifacts(self._folder / "mlflow.db", self._folder / "mlartifacts")
         self._remember(mirror, {name: _stamp(self._folder / name) for name in mirror["files"]})
 
     def _download(self, name: str, entry: Mapping[str, Any]) -> None:
@@ -256,16 +256,21 @@ def _stamp(path: Path) -> list[list[int]]:
 
 
 def _copy_database(path: Path, target: Path) -> Path:
-    """Copy a database in a consistent state, also while another connection writes it; returns the copy's path."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
-    return target
+    """Copy a database in a consistent state, also while another connection writes it; returns the copy's path.
 
+    Raises:
+        ClusterError: Another connection holds the database for too long.
+    """
 
-def _move_artifacts(database: Path, before: str, now: Path) -> None:
-    """Change the artifact folder in an MLflow database, which holds absolute paths."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
-            connection.execute(
-                f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (Path(before).as_uri(), now.as_uri())
-            )
+    def refuse_lock(status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):  # Python would wait for ever
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = status
+            raise error
+
+    def copied() -> Path:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy, progress=refuse_lock)
+        return target
+
+    return wait_while_locked(copied, str(path))

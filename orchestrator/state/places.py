@@ -3,10 +3,35 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import UserError
 from orchestrator.state.stage import SEARCH
 from orchestrator.state.workdir import Workdir
 
-__all__ = ["SweepPlaces"]
+__all__ = ["SweepPlaces", "check_name"]
+
+LONGEST_NAME_BYTES = 200
+"""Most file systems allow 255 bytes for the name of a folder."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a sweep's name that cannot be a folder, an option's value, and one of several that commas join.
+
+    Raises:
+        UserError: The name breaks the rule.
+    """
+    size = len(name.encode(errors="surrogatepass"))
+    if (
+        not 0 < size <= LONGEST_NAME_BYTES
+        or not name.isprintable()
+        or name != name.strip()
+        or name.startswith(("-", "."))
+        or {"/", ","} & set(name)
+    ):
+        shown = repr(name) if size <= LONGEST_NAME_BYTES else f"one of {size} bytes"
+        raise UserError(
+            f"a sweep's name is one line of 1 to {LONGEST_NAME_BYTES} bytes without / and commas, does not begin with "
+            f"- or a dot, and neither begins nor ends with a space; not {shown}; change --name"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

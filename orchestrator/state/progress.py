@@ -9,6 +9,7 @@ the file. An incomplete last line, which an interrupted driver leaves, is ignore
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +27,7 @@ _OLD_FILE = "progress.json"
 
 
 class Progress:
-    """The decision on compilation, the measured finals, and the seconds of the stages. One driver at a time writes it.
+    """What the sweep was begun with, the measured finals, and the stages' seconds. One driver at a time writes it.
 
     Args:
         folder: The sweep's folder; progress.jsonl in it is read if it exists.
@@ -40,6 +41,8 @@ class Progress:
         self._path = folder / "progress.jsonl"
         self._whole_bytes = 0
         """Offset of the end of the last complete line."""
+        self._identity: str | None = None
+        self._dataset_digest: str | None = None
         self._compilation: tuple[bool, str] | None = None
         self._finals: dict[tuple[str, str, int], Metrics] = {}
         self._repeated: list[Any] = []
@@ -54,6 +57,16 @@ class Progress:
             )
 
     @property
+    def has_identity(self) -> bool:
+        """Whether the sweep's identity is recorded: not in a new sweep, nor in one of an earlier version."""
+        return self._identity is not None
+
+    @property
+    def dataset_digest(self) -> str | None:
+        """SHA-256 of the prepared dataset; None: a new sweep, or one that was begun before it was recorded."""
+        return self._dataset_digest
+
+    @property
     def compilation(self) -> tuple[bool, str] | None:
         """Whether the trials compile their inner steps, and why; None: not decided yet."""
         return self._compilation
@@ -62,6 +75,19 @@ class Progress:
     def finals(self) -> Mapping[tuple[str, str, int], Metrics]:
         """Metrics on the test split, by protocol, set and network."""
         return MappingProxyType(self._finals)
+
+    def identity(self) -> str:
+        """Return what tells this sweep from others of its name; it is drawn and recorded at the first call."""
+        if self._identity is None:
+            self._identity = uuid.uuid4().hex
+            self._append({"identity": self._identity})
+        return self._identity
+
+    def record_dataset(self, digest: str) -> None:
+        """Record the SHA-256 of the prepared dataset; once recorded, it stays."""
+        if self._dataset_digest is None:
+            self._dataset_digest = digest
+            self._append({"dataset_digest": digest})
 
     def decide_compilation(self, decision: tuple[bool, str]) -> None:
         """Record whether trials compile, and why; once recorded, a decision is final."""
@@ -147,6 +173,10 @@ class Progress:
         if "compilation" in record:
             compiled, why = record["compilation"]
             self._compilation = compiled, why
+        elif "identity" in record:
+            self._identity = record["identity"]
+        elif "dataset_digest" in record:
+            self._dataset_digest = record["dataset_digest"]
         elif "confusion" in record:
             confusion = tuple(tuple(row) for row in record["confusion"])
             self._finals[record["protocol"], record["set"], record["network"]] = Metrics(confusion)

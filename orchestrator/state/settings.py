@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.state.databases import check_apart
 from orchestrator.state.implementations import implementation
-from orchestrator.state.places import SweepPlaces
+from orchestrator.state.places import SweepPlaces, check_name
 from orchestrator.state.stage import SEARCH
 from orchestrator.state.workdir import Workdir
 from search_spaces import Space, names
@@ -23,6 +24,7 @@ from trainables.data.catalog import DatasetFacts
 from trainables.data.published import find
 from trainables.data.source import Source
 from trainables.implementation import Implementation
+from trainables.storage.paths import absolute_place, absolute_uri, path_of
 
 __all__ = ["PATIENCE_S", "SweepSettings", "repeat_command"]
 
@@ -41,6 +43,8 @@ class SweepSettings:
     address: str = "local"
     concurrent: int | None = None
     """Trials that run at once; None: as many as the resources allow."""
+    cpus: int | None = None
+    """CPU cores of an embedded Ray; None: those that this process was granted."""
     gpus_per_trial: float | str | None = None
     """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
@@ -66,14 +70,34 @@ class SweepSettings:
         """Refuse invalid settings before any work.
 
         Raises:
-            UserError: The name is no folder name, or a number is out of range.
+            UserError: The name is no name of a sweep, a number is out of range, or MLflow and the studies would share
+                a database.
+            InputError: A path is empty or has a control character.
             ConfigError: A point of the space is no valid setting of a distillation.
         """
-        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
-            raise UserError(f"a sweep's name is a plain folder name, not {self.name!r}; change --name")
+        check_name(self.name)
+        if not self.address.strip():
+            raise UserError("--address is empty; give local, auto, HOST:PORT or ray://HOST:PORT")
+        self._complete_paths()
+        if self.tracking_uri is not None or self.study_uri is not None:
+            check_apart(self.tracking_uri or self.workdir.databases(self.name).mlflow_uri, self.places.study_storage)
         self._check_numbers()
         for point in self.space.points():  # checked now, because a trial would fail only after the experts' training
             DistillationConfig.from_settings(self.space.resolve(point))
+
+    def _complete_paths(self) -> None:
+        """Make paths absolute: they are stored, and the sweep may be resumed from another folder.
+
+        Raises:
+            InputError: A path is empty or has a control character, or `~` names no home.
+        """
+        if self.data is not None:
+            object.__setattr__(self, "data", path_of(self.data, "--data").absolute())
+        for field, option in (("tracking_uri", "--tracking-uri"), ("study_uri", "--study-uri")):
+            if (uri := getattr(self, field)) is not None:
+                object.__setattr__(self, field, absolute_uri(uri, option))
+        if self.storage_path is not None:
+            object.__setattr__(self, "storage_path", absolute_place(self.storage_path, "--storage-path"))
 
     def _check_numbers(self) -> None:
         """Refuse numbers that the command line refuses too: these may come from a Python call."""
@@ -81,6 +105,13 @@ class SweepSettings:
             raise UserError(f"the seed is a whole number of at least 0, not {self.seed}")
         if self.concurrent is not None and self.concurrent < 1:
             raise UserError(f"concurrent is a whole number of at least 1, not {self.concurrent}")
+        if self.cpus is not None and self.cpus < 1:
+            raise UserError(f"cpus is a whole number of at least 1, not {self.cpus}")
+        if self.cpus is not None and self.address != "local":
+            raise UserError(
+                f"--cpus is for the embedded Ray of --address local, and the nodes of Ray at {self.address} offer what "
+                "they were started with (ray start --num-cpus); leave --cpus out"
+            )
         share = self.gpus_per_trial
         if share is not None and share != "auto" and (isinstance(share, str) or not 0 < share <= 1):
             raise UserError(f"gpus_per_trial is auto, or a number above 0 and at most 1, not {share!r}")
@@ -139,7 +170,12 @@ class SweepSettings:
     @property
     def resume_command(self) -> str:
         """The command that resumes this sweep."""
-        return f"python -m orchestrator.sweep --resume {self.name} --workdir {shlex.quote(str(self.workdir))}"
+        return shlex.join(["python", "-m", "orchestrator.sweep", "--resume", self.name, "--workdir", str(self.workdir)])
+
+    @property
+    def pages_command(self) -> str:
+        """The command that shows MLflow's pages about this sweep."""
+        return shlex.join(["python", "-m", "orchestrator.ui", "--workdir", str(self.workdir), "--sweep", self.name])
 
     @cached_property
     def source(self) -> Source:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.state.places import check_name
 from orchestrator.state.settings import PATIENCE_S, SweepSettings
 from orchestrator.state.workdir import Workdir
 from search_spaces.record import from_record, to_record
@@ -13,11 +14,11 @@ from trainables.storage.atomic import write_json
 __all__ = ["check_same_settings", "read_settings", "write_settings"]
 
 SETTINGS_VERSION = 3
-_EXECUTION_KEYS = ("address", "concurrent", "gpus_per_trial", "time_budget_s", "patience_s")
+_EXECUTION_KEYS = ("address", "concurrent", "cpus", "gpus_per_trial", "time_budget_s", "patience_s")
 """Settings that may change when a sweep is resumed: they change how it runs, and not its result."""
 _WRITTEN = (
     "seed", "address", "concurrent", "gpus_per_trial", "time_budget_s", "patience_s", "memory_budget_bytes",
-    "tracking_uri", "study_uri", "storage_path", "preset",
+    "tracking_uri", "study_uri", "storage_path", "preset", "cpus",
 )  # fmt: skip
 
 
@@ -36,8 +37,9 @@ def read_settings(workdir: Workdir, name: str, **changes: Any) -> SweepSettings:
         changes: Settings that settings.json does not hold, or that replace those in it.
 
     Raises:
-        UserError: The workdir has no such sweep, or its settings cannot be read.
+        UserError: The name cannot be a sweep's, the workdir has no such sweep, or its settings cannot be read.
     """
+    check_name(name)
     folder = workdir.shared_sweep(name)
     file, content = folder.place("settings.json"), folder.read("settings.json")
     if content is None:
@@ -49,12 +51,15 @@ def read_settings(workdir: Workdir, name: str, **changes: Any) -> SweepSettings:
         if (version := record["version"]) != SETTINGS_VERSION:
             raise UserError(f"{file} has format version {version}, this program reads {SETTINGS_VERSION}; start anew")
         record.setdefault("patience_s", PATIENCE_S)  # files of release 0.1 lack it
+        record.setdefault("cpus", None)  # sweeps of earlier versions lack it
+        if changes.get("address", "local") != "local":
+            record["cpus"] = None  # those of this machine
         written = {key: record[key] for key in _WRITTEN}
-        data = None if record["data"] is None else Path(record["data"])
+        written["data"] = None if record["data"] is None else Path(record["data"])
         space = from_record(record["space_record"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} holds no valid settings ({error}); start anew under another name") from error
-    return SweepSettings(space=space, name=name, workdir=workdir, data=data, **{**written, **changes})
+    return SweepSettings(space=space, name=name, workdir=workdir, **{**written, **changes})
 
 
 def check_same_settings(settings: SweepSettings) -> None:

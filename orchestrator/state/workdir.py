@@ -12,11 +12,58 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
+from trainables.storage.paths import path_of
 from trainables.storage.shared_folder import ENDPOINTS, SharedFolder, StorageError, cache_of
 
-__all__ = ["Workdir"]
+__all__ = ["Workdir", "check_place_writable"]
 
 _URI = re.compile(r"(s3|gs)://[^/@?#]+(/[^?#]*)?|file:///[^?#]+")
+
+
+def check_place_writable(place: str, what: str, option: str) -> None:
+    """Refuse a folder or URI that cannot be written; leaves nothing behind.
+
+    Args:
+        place: An absolute path, or a URI.
+        what: What is there, for messages.
+        option: The option that names the place.
+
+    Raises:
+        UserError: The place cannot be written.
+    """
+    if "://" not in place:
+        _check_folder(Path(place), what, option)
+        return
+    name, folder = f".{uuid.uuid4().hex}", SharedFolder(place)
+    try:
+        folder.write(name, b"written to check that the place is writable; remove it")
+        folder.remove(name)
+    except (OSError, ValueError) as error:  # ValueError: pyarrow does not know the scheme
+        reason = str(error).partition(" does not work ")[2] if isinstance(error, StorageError) else f"({error})"
+        endpoint = ENDPOINTS.get(place.partition("://")[0])
+        check = f"bucket, credentials and {endpoint}" if endpoint else "the address"
+        raise UserError(
+            f"{what} {place} cannot be written {reason}; check {check}, or choose another with {option}"
+        ) from error
+
+
+def _check_folder(folder: Path, what: str, option: str) -> None:
+    """Refuse a folder that cannot be created or written; leaves nothing behind.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    existing = folder
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        # os.access allows root everything, also on a read-only folder; only a write shows it.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{what} {folder} cannot be written ({error.strerror}); choose another with {option}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -33,9 +80,10 @@ class Workdir:
 
         Raises:
             UserError: The URI has an unsupported form.
+            InputError: The path is empty or has a control character, or `~` names no home.
         """
         if "://" not in text:
-            return cls(Path(text))
+            return cls(path_of(text, "--workdir"))
         if not _URI.fullmatch(text):
             raise UserError(
                 f"a workdir is a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///PATH, without a query or a "
@@ -67,37 +115,11 @@ class Workdir:
         Raises:
             UserError: The workdir cannot be written.
         """
-        if self.uri is not None:
-            self._check_uri(self.uri)
-        existing = self.root
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        try:
-            # os.access allows root everything, also on a read-only folder; only a write shows it.
-            with tempfile.TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            remedy = "choose another with --workdir" if self.uri is None else "choose another with XDG_CACHE_HOME"
-            what = "the workdir" if self.uri is None else f"this machine's local folder of {self.uri},"
-            raise UserError(f"{what} {self.root} cannot be written ({error.strerror}); {remedy}") from error
-
-    def _check_uri(self, uri: str) -> None:
-        """Write a small object and remove it, to check that the URI can be written.
-
-        Raises:
-            UserError: The URI cannot be written.
-        """
-        name = f".{uuid.uuid4().hex}"
-        try:
-            self.shared.write(name, b"written to check that the workdir is writable; remove it")
-            self.shared.remove(name)
-        except OSError as error:
-            reason = str(error).partition(" does not work ")[2] if isinstance(error, StorageError) else f"({error})"
-            endpoint = ENDPOINTS.get(uri.partition("://")[0])
-            check = f"bucket, credentials and {endpoint}" if endpoint else "the folder"
-            raise UserError(
-                f"the workdir {uri} cannot be written {reason}; check {check}, or choose another with --workdir"
-            ) from error
+        if self.uri is None:
+            _check_folder(self.root, "the workdir", "--workdir")
+            return
+        check_place_writable(self.uri, "the workdir", "--workdir")
+        _check_folder(self.root, f"this machine's local folder of {self.uri},", "XDG_CACHE_HOME")
 
     @property
     def datasets(self) -> Path:

@@ -1,6 +1,7 @@
 """Shell completion of datasets, and of the sweeps of a workdir; `search_spaces.completion` completes spaces."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -24,7 +25,10 @@ def complete_sweeps(ctx: click.Context, param: click.Parameter, incomplete: str)
     workdir = ctx.params.get("workdir") or "runs"
     if "://" in workdir:
         return []
-    sweeps = sorted(path.parent.name for path in Path(workdir).glob("sweeps/*/settings.json"))
+    root = Path(workdir)
+    with suppress(RuntimeError):  # ~ names no home
+        root = root.expanduser()
+    sweeps = sorted(path.parent.name for path in root.glob("sweeps/*/settings.json"))
     before, comma, last = incomplete.rpartition(",")
     return [CompletionItem(f"{before}{comma}{item.value}") for item in _beginning(sweeps, last)]
 

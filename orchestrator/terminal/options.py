@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped, UserError
-from orchestrator.terminal.values import DURATION, SHARE, Refused
+from orchestrator.terminal.values import DURATION, PATH, SHARE, Refused
 from search_spaces import SpaceError
 from search_spaces.completion import complete_spaces
 from search_spaces.presets import PRESETS
@@ -63,17 +63,20 @@ def one_line_errors(command: Command) -> Command:
 
 
 def _end(error: Exception, code: int) -> None:
-    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    click.echo(f"Error: {_one_line(str(error))}", err=True)
     sys.exit(code)
+
+
+def _one_line(text: str) -> str:
+    """Join the lines of a text; other spaces stay, because a path or a command may hold them."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 workdir_option = click.option(
     "--workdir", metavar="DIR|URI", default="runs", show_default=True,
     help="Folder or URI (s3://, gs://) for datasets, experts, sweeps and the MLflow and Optuna databases.",
 )  # fmt: skip
-data_option = click.option(
-    "--data", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the dataset's own files."
-)
+data_option = click.option("--data", metavar="DIR", type=PATH, help="Folder of the dataset's own files.")
 preset_option = click.option(
     "--preset", metavar="NAME",
     help=f"Apply a method's rules to the space, before --set: {', '.join(PRESETS)}.",
@@ -106,7 +109,13 @@ _EXPERT_OPTIONS = (
     ),
     click.option(
         "--concurrent", type=click.IntRange(min=1), metavar="K",
-        help="Workers at once; default: all that fit. A joined cluster is asked for K workers, even if fewer fit now.",
+        help="Workers at once; default: all for which there are cores and memory. A joined cluster is asked for K "
+        "workers, even if fewer fit now.",
+    ),
+    click.option(
+        "--cpus", type=click.IntRange(min=1), metavar="N",
+        help="CPU cores of the embedded Ray, one a worker; default: those that this process was granted by taskset, "
+        "its control group or Slurm.",
     ),
     click.option(
         "--gpus-per-trial", type=SHARE, metavar="F",
@@ -147,7 +156,7 @@ def json_option(what: str) -> Callable[[Command], Command]:
         what: The content of the file, for the help text.
     """
     return click.option(
-        "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", callback=_check_writable_file,
+        "--json", "json_path", type=PATH, metavar="FILE", callback=_check_writable_file,
         help=f"Write the {what} to this file.",
     )  # fmt: skip
 

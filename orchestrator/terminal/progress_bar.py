@@ -51,7 +51,7 @@ def progress_bar(
     steps = Steps(total)
     follow(steps)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace(steps))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Pace(steps))
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(title, total=total)
 

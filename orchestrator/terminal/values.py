@@ -1,15 +1,20 @@
-"""Types of option values: durations, sizes, shares of a GPU, and several values joined by commas."""
+"""Types of option values: durations, sizes, shares of a GPU, paths, and several values joined by commas."""
 
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from orchestrator.errors import UserError
+from search_spaces.plain_output import Command
+from trainables.errors import InputError
+from trainables.storage.paths import path_of
 
-__all__ = ["DURATION", "NAMES", "SHARE", "SIZE", "ListCommand", "Refused", "ValueList"]
+__all__ = ["DURATION", "NAMES", "PATH", "SHARE", "SIZE", "ListCommand", "Refused", "ValueList"]
 
 
 class Refused(click.ClickException):
@@ -80,6 +85,26 @@ class _Share(click.ParamType):
 SHARE = _Share()
 
 
+class _Path(click.ParamType):
+    """A file or folder; `~` is the home folder, also where the shell leaves it, as in `--data=~/images`."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, with `~` expanded."""
+        try:
+            return path_of(value, param.opts[0] if param else "the path")
+        except InputError as error:
+            raise Refused(None, str(error)) from None
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete the names of files."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+PATH = _Path()
+
+
 class ValueList(click.ParamType):
     """One value, or several joined by commas: `--ipc 1,5,10`; a command with such options is a `ListCommand`."""
 
@@ -97,7 +122,7 @@ class ValueList(click.ParamType):
         parts = value.split(",") if isinstance(value, str) else value
         if "" in parts:
             raise Refused(param, f"{value!r} has an empty value; write a value before and after every comma")
-        if isinstance(value, str) and not isinstance(self.item, click.Path) and re.search(r"\s", value.strip()):
+        if isinstance(value, str) and self.item is not PATH and re.search(r"\s", value.strip()):
             raise Refused(param, _joined(param, re.split(r"[\s,]+", value.strip())))
         try:
             return tuple(self.item.convert(part, param, ctx) for part in parts)
@@ -108,7 +133,7 @@ class ValueList(click.ParamType):
 NAMES = ValueList(click.STRING)
 
 
-class ListCommand(click.Command):
+class ListCommand(Command):
     """A command that refuses several values that are not joined by commas, in one line that shows the right form."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

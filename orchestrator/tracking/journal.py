@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ClusterError
+from orchestrator.state.databases import is_locked
 
 __all__ = ["METRICS", "PICTURE", "Backlog", "Entry", "Journal", "RunState"]
 
@@ -292,9 +293,8 @@ class Journal:
                         self._database.execute("ROLLBACK")
                     raise
             except sqlite3.OperationalError as error:
-                raise ClusterError(
-                    f"the journal {self.database} cannot be written ({error}); free space there, then resume the sweep"
-                ) from error
+                remedy = "end what holds it" if is_locked(error) else "free space there"
+                raise ClusterError(f"the journal {self.database} cannot be written ({error}); {remedy}") from error
             self.changed.notify_all()
 
     def _insert(self, run: str, kind: str, payload: Any) -> None:

@@ -6,17 +6,20 @@ themselves. A run is searched for before it is created.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from mlflow.utils.validation import MAX_ENTITIES_PER_BATCH, MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
+from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.errors import ClusterError, UserError
+from orchestrator.state.databases import creating, tables_of, wait_while_locked
 from orchestrator.tracking.journal import METRICS, Entry, Journal
 from orchestrator.tracking.sender import Refused, Unavailable
 
@@ -25,6 +28,8 @@ __all__ = ["FILE", "INPUT", "PARAMS", "RUN", "STATUS", "TAGS", "MlflowService", 
 RUN, PARAMS, TAGS, STATUS, FILE, INPUT = "run", "params", "tags", "status", "file", "input"
 """Kinds of entries, beside the journal's own METRICS and PICTURE; `MlflowService` documents their payloads."""
 
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 Part = tuple[str, Any]
 """Kind and payload of an entry."""
 
@@ -34,7 +39,8 @@ _TEMPORARY = {"ENDPOINT_NOT_FOUND"}
 
 
 class MlflowService:
-    """An MLflow server, or a database in its place. Its methods raise `Unavailable` and `Refused`, nothing else.
+    """An MLflow server, or a database in its place. Its methods raise `Unavailable` and `Refused`, and where they say
+    so other errors.
 
     Payloads, by kind: RUN the arguments of `find_or_create_run`; METRICS a list of key, value, milliseconds and step;
     PARAMS and TAGS a mapping; STATUS a status and the milliseconds; FILE and PICTURE a path and a folder or None; INPUT
@@ -50,15 +56,61 @@ class MlflowService:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return MlflowClient(self.uri)
+        with creating(self.uri):  # the first request to a database creates its tables
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    def open(self) -> None:
+        """Open the database, and create its tables if they are missing; waits while another process holds it.
+
+        Raises:
+            UserError: The database holds Optuna's studies.
+            ClusterError: It was locked for too long.
+            Unavailable: It does not answer.
+            Refused: It refuses.
+        """
+
+        def connect() -> None:
+            with _translated():
+                if _is_database(self.uri):
+                    tables = tables_of(self.uri)
+                    if "studies" in tables and "experiments" not in tables:
+                        raise UserError(
+                            f"the database {self.uri} holds Optuna's studies, and MLflow needs a database of its own; "
+                            "change --tracking-uri"
+                        )
+                _ = self._client
+
+        self.patiently(connect)
+
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """Return a call's result; waits while another process holds the database in the server's place.
+
+        Raises:
+            ClusterError: It was locked for too long.
+        """
+        return wait_while_locked(call, f"MLflow's database {self.uri}")
 
     def find_or_create_experiment(self, name: str, location: str | None) -> str:
-        """Return the id of an experiment; a new one has its artifacts at `location`; None: the server's choice."""
+        """Return the id of an experiment; a new one has its artifacts at `location`; None: the server's choice.
+
+        A deleted experiment is restored, with its runs: MLflow gives its name to no other, and it can be deleted again.
+        """
         with _translated():
             experiment = self._client.get_experiment_by_name(name)
-            if experiment is not None:
-                return str(experiment.experiment_id)
-            return str(self._client.create_experiment(name, artifact_location=location))
+            if experiment is None:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            experiment_id = str(experiment.experiment_id)
+            self._restore(experiment_id)
+            return experiment_id
+
+    def _restore(self, experiment_id: str) -> None:
+        """Restore an experiment if it is deleted, and say so."""
+        experiment = self._client.get_experiment(experiment_id)
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            self._client.restore_experiment(experiment_id)
+            _log.warning("MLflow's experiment %s was deleted; it is restored, with its runs", experiment.name)
 
     def find_or_create_run(
         self, experiment_id: str, name: str, start_time: int, identity: Mapping[str, str], tags: Mapping[str, str]
@@ -73,14 +125,18 @@ class MlflowService:
             return str(run.info.run_id)
 
     def check_run(self, run_id: str) -> None:
-        """Request a run from the server.
+        """Request a run from the server, and restore it, or its experiment, if it is deleted.
 
         Raises:
             Unavailable: The server does not answer.
             Refused: The server does not have the run.
         """
         with _translated():
-            self._client.get_run(run_id)
+            self._restore(self._client.get_run(run_id).info.experiment_id)
+            run = self._client.get_run(run_id)
+            if run.info.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_run(run_id)
+                _log.warning("MLflow's run %s was deleted; it is restored", run.info.run_name)
 
     def deliver(self, journal: Journal, entries: Sequence[Entry]) -> int:
         """Send the first of a run's entries, or as many as fit into one request, and return how many were sent.
@@ -165,13 +221,20 @@ def _one_request(entries: Sequence[Entry]) -> Iterator[Entry]:
         yield entry
 
 
+def _is_database(uri: str) -> bool:
+    """Return whether a tracking URI is that of a database in the place of a server."""
+    return uri.partition(":")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Raise all errors of MLflow as Unavailable or Refused."""
     try:
         yield
-    except (Refused, Unavailable):
+    except (Refused, Unavailable, UserError, ClusterError):
         raise
+    except SQLAlchemyError as error:  # MLflow translates only those that come after it has opened its database
+        raise Unavailable(_line(getattr(error, "orig", None) or error)) from error
     except MlflowException as error:
         # An unreachable server and a locked database have status 500 or 503.
         raise _classified(error, error.get_http_status_code(), error.error_code) from error

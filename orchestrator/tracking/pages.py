@@ -9,13 +9,17 @@ the view by name. Saved views came with MLflow 3.15; the state's keys are those 
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.errors import ClusterError
+from orchestrator.state.databases import wait_while_locked
 from orchestrator.state.stage import FINALS, SEARCH
 from search_spaces import Comparison, Space
 from search_spaces.name_lists import REGIMES, listed
@@ -54,12 +58,16 @@ def prepare_pages(tracking_uri: str, space: Space, sweep: str, experiment_id: st
         stage, noun, metric, state = SEARCH, "trials", _ACCURACY, _state_of_trials
     runs = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`mdatm.stage` = '{stage}'"
     client = MlflowClient(tracking_uri)
-    try:
+
+    def prepare() -> Sequence[Run]:
         created_ms = client.get_run(run_id).info.start_time
         view = _saved_view(sweep, created_ms, state(space, runs))
         client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{run_id}", view)
-        best = client.search_runs([experiment_id], runs, order_by=[f"metrics.`{metric}` DESC"], max_results=COMPARED)
-    except MlflowException as error:
+        return client.search_runs([experiment_id], runs, order_by=[f"metrics.`{metric}` DESC"], max_results=COMPARED)
+
+    try:
+        best = wait_while_locked(prepare, f"MLflow's database {tracking_uri}")
+    except (MlflowException, SQLAlchemyError) as error:
         bottom: BaseException = error  # MLflow wraps "connection refused" four times
         while bottom.__context__ is not None:
             bottom = bottom.__context__

@@ -14,6 +14,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.results.finals import CHALLENGE, Measured
 from orchestrator.results.trials import TrialRecord
+from orchestrator.state.databases import move_artifacts
 from orchestrator.state.stage import FINALS, SEARCH
 from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.datasets import real_dataset
@@ -225,21 +226,27 @@ def open_sweep_run(
     A sweep with a journal resumes its run, and the server may be unreachable.
 
     Raises:
+        UserError: The database of MLflow holds Optuna's studies.
         ClusterError: MLflow cannot be reached or refuses, or the journal cannot be used.
     """
     databases, folder = workdir.databases(sweep), _journal_folder(workdir, sweep)
     service = MlflowService(tracking_uri or databases.mlflow_uri)
     journal = Journal(folder) if Journal.exists(folder) else None
     try:
+        if tracking_uri is None:
+            service.open()
+            move_artifacts(databases.mlflow_database, databases.mlflow_artifacts)  # the workdir may have been moved
         if journal is not None and journal.recall("experiment_id") is not None:
-            _check_parent(service, journal)
+            known = journal
+            service.patiently(lambda: _check_parent(service, known))
         else:
+            service.open()
             # Without a location, a database without a server would put artifacts into the current directory.
             served = service.uri.startswith("http")
             location = None if served else databases.mlflow_artifacts.absolute().as_uri()
-            experiment_id = service.find_or_create_experiment(space, location)
-            journal = journal or Journal(folder)  # after the request: a wrong address creates no folder
-            _open_parent(service, journal, experiment_id, space, sweep)
+            experiment_id = service.patiently(lambda: service.find_or_create_experiment(space, location))
+            opened = journal = journal or Journal(folder)  # after the request: a wrong address creates no folder
+            service.patiently(lambda: _open_parent(service, opened, experiment_id, space, sweep))
     except (Refused, Unavailable) as error:
         raise ClusterError(f"MLflow at {service.uri} does not work ({error}); check --tracking-uri") from error
     journal.add(_PARENT, *param_entries(params), once="params")

@@ -8,7 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.evaluate import main as evaluate
+from orchestrator.experts import main as experts
+from orchestrator.report import main as report
+from orchestrator.sweep import main as sweep
+from orchestrator.ui import main as ui
 from tests.support.processes import assert_refused, run
 from tests.support.sweeps import SMALL, Sweep
 
@@ -161,3 +167,92 @@ class TestCorruptExperts:
         assert done.returncode == 0, done.stderr
         assert "1 trained, 1 reused" in done.stdout
         assert expert.read_bytes() == whole
+
+
+SEARCHED_TOO_FAR = BEYOND_HORIZON.replace('"N": Fixed(5)', '"N": Integer(10, 10**30, first=10)')
+
+
+class TestBeforeAnything:
+    """What a command refuses while it reads its options; in this process, because nothing is started."""
+
+    @pytest.mark.parametrize(
+        ("option", "value", "words"),
+        [
+            ("--workdir", "", "--workdir is a path, and this one is empty"),
+            ("--workdir", "a\nb", "without line breaks"),
+            ("--workdir", "~no-such-user/runs", "nobody's home"),
+            ("--data", "", "--data is a path, and this one is empty"),
+            ("--data", "x" * 300, "more than 255 bytes"),
+            ("--storage-path", "", "--storage-path is a path, and this one is empty"),
+            ("--tracking-uri", "", "--tracking-uri is empty"),
+            ("--study-uri", "", "--study-uri is a database's URI"),
+            ("--study-uri", "sqlite://", "in memory"),
+            ("--address", "", "--address is empty"),
+            ("--name", "", "a sweep's name is one line"),
+            ("--name", "x" * 300, "not one of 300 bytes"),
+            ("--name", "a\nb", "a sweep's name is one line"),
+            ("--name", "-rf", "does not begin with - or a dot"),
+            ("--name", "..", "does not begin with - or a dot"),
+            ("--resume", "x" * 300, "not one of 300 bytes"),
+            ("--set", "trials=1000000000000", "trials must be a whole number of at most 1,000,000"),
+            ("--set", f"N={10**400}", "not a number of more than 30 digits"),
+        ],
+    )  # fmt: skip
+    def test_options_are_refused_in_a_line(
+        self, option: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        space = [] if option == "--resume" else ["--space", "digits"]
+        for plan in ([], ["--plan"]):
+            done = CliRunner().invoke(sweep, [*space, option, value, *plan])
+            assert done.exit_code == 2 and words in done.output, done.output
+            assert done.output.startswith("Error: ") and len(done.output.splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_range_without_end(self, tmp_path: Path) -> None:
+        space = tmp_path / "space.py"
+        space.write_text(SEARCHED_TOO_FAR)
+        done = CliRunner().invoke(sweep, ["--space", str(space), "--plan"])
+        assert (
+            done.exit_code == 2 and "N must be a whole number of at most 1,000,000, not a number of more" in done.output
+        )
+
+    @pytest.mark.parametrize("place", ["/proc/checkpoints", "/dev/null/checkpoints", "nosuch://bucket/checkpoints"])
+    def test_checkpoints_that_cannot_be_written(self, place: str, tmp_path: Path) -> None:
+        workdir = tmp_path / "runs"
+        done = CliRunner().invoke(sweep, ["--space", "digits", "--workdir", str(workdir), "--storage-path", place])
+        assert done.exit_code == 2 and f"the place of checkpoints {place} cannot be written" in done.output
+        assert "--storage-path" in done.output and not workdir.exists()
+
+    def test_a_workdir_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "runs").write_text("a file")
+        for command, arguments in (
+            (sweep, ["--space", "digits"]), (experts, ["--space", "digits"]), (report, ["--sweep", "a"]),
+            (ui, []), (ui, ["--sweep", "a"]), (sweep, ["--resume", "a"]),
+        ):  # fmt: skip
+            done = CliRunner().invoke(command, [*arguments, "--workdir", str(tmp_path / "runs")])
+            assert done.exit_code == 2 and done.output.startswith("Error: ") and done.output.count("\n") == 1, (
+                done.output
+            )
+
+    def test_cores_of_a_cluster_are_not_ours_to_count(self) -> None:
+        for command in (sweep, experts):
+            done = CliRunner().invoke(command, ["--space", "digits", "--address", "10.0.0.1:6379", "--cpus", "2"])
+            assert done.exit_code == 2 and "--cpus is for the embedded Ray of --address local" in done.output
+
+    def test_names_are_no_patterns(self, tmp_path: Path) -> None:
+        for name in ("a1", "ab"):
+            folder = tmp_path / "sweeps" / name
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text("{}")
+        for name in ("a[1]*", "a*", "?b", "[a]1"):
+            done = CliRunner().invoke(ui, ["--workdir", str(tmp_path), "--sweep", name])
+            assert done.exit_code == 2 and f"named {name!r}" in done.output, done.output
+
+    def test_a_tilde_that_the_shell_leaves_is_the_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert f" in {tmp_path}/runs" in CliRunner().invoke(sweep, ["--resume", "a", "--workdir=~/runs"]).output
+        (tmp_path / "mine.py").write_text("from search_spaces import load\nSPACE = load('digits')\n")
+        assert CliRunner().invoke(sweep, ["--space=~/mine.py", "--plan"]).exit_code == 0
+        missing = CliRunner().invoke(evaluate, ["--synthetic=~/a.safetensors", "--dataset", "digits"])
+        assert f"{tmp_path}/a.safetensors is not a file" in missing.output

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.errors import DatasetError
+from trainables.machine import Machine
 
 __all__ = ["Meter", "Progress", "decode", "image_errors", "side_of"]
 
@@ -96,7 +96,7 @@ def decode(
         return len(part)
 
     first = 0
-    with ThreadPoolExecutor(min(16, max(2, os.cpu_count() or 2))) as pool:
+    with ThreadPoolExecutor(min(16, max(2, Machine().cores().amount))) as pool:
         while block := list(itertools.islice(items, _BLOCK)):
             starts = range(0, len(block), _PART)
             parts = [block[start : start + _PART] for start in starts]

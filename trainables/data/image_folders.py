@@ -37,7 +37,7 @@ def find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
     annotations = list_files(folder / "val", {"val_annotations.txt"}.__contains__)
     if not annotations:
         raise DatasetError(f"{folder / 'val' / 'val_annotations.txt'} is missing: unpack tiny-imagenet-200.zip again")
-    wnids = sorted(lists[0].path.read_text().split())
+    wnids = sorted(lists[0].path.read_text(encoding="utf-8").split())
     if len(wnids) != facts.classes:
         raise DatasetError(f"{lists[0].path} lists {len(wnids)} classes, not {facts.classes}: unpack it again")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
@@ -49,7 +49,7 @@ def find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
     images = folder / "val" / "images"
     by_name = {file.path.name: file for file in list_files(images, lambda name: name.endswith(".JPEG"))}
     test = []
-    for line in annotations[0].path.read_text().splitlines():
+    for line in annotations[0].path.read_text(encoding="utf-8").splitlines():
         name, wnid = line.split("\t")[:2]
         if name not in by_name:
             missing = f"{images / name} is missing, which {annotations[0].path.name} lists"

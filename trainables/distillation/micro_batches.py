@@ -5,6 +5,7 @@ import math
 import torch
 
 from trainables.errors import ConfigError
+from trainables.machine import Machine
 from trainables.networks.network import Network
 
 __all__ = ["bytes_per_image", "free_bytes", "micro_batch_for", "spare_bytes"]
@@ -24,12 +25,10 @@ def bytes_per_image(network: Network) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device in bytes."""
+    """Return the free memory of a device in bytes; on a CPU that which this process was granted."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    import psutil  # only here: a GPU machine may have torch and nothing else
-
-    return int(psutil.virtual_memory().available)
+    return Machine().memory().amount
 
 
 def spare_bytes(device: torch.device, share: float = 1.0) -> float:

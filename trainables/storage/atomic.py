@@ -1,6 +1,7 @@
 """Atomic writes: a reader sees either the old file or the complete new one."""
 
 import errno
+import glob
 import json
 import os
 import uuid
@@ -37,11 +38,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; a link, a pipe or a device such as /dev/stdout is written to, not replaced."""
+    """Write a text file in UTF-8, atomically; a link, a pipe or a device such as /dev/stdout is not replaced."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     else:
-        write_atomically(path, lambda aside: aside.write_text(text))
+        write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -60,5 +61,5 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of killed writers of `path`; no process may be writing `path` now."""
-    for aside in path.parent.glob(f".{path.name}.*.partial"):
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         aside.unlink(missing_ok=True)

@@ -1,10 +1,16 @@
 """Studies in a database server: a real PostgreSQL, and what is refused."""
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Barrier
+
 import optuna
 import pytest
 
 from orchestrator.errors import ClusterError, UserError
-from orchestrator.search.database import check_study_uri, open_storage
+from orchestrator.search.database import check_study_uri, claim_study, open_storage
 from tests.support.processes import assert_refused, run
 from tests.support.servers import free_port, postgresql
 from tests.support.sweep_records import rows, tracked
@@ -47,3 +53,48 @@ def test_a_server_that_does_not_answer_is_said_in_one_line() -> None:
     uri = f"postgresql://anyone@127.0.0.1:{free_port()}/studies"
     with pytest.raises(ClusterError, match=r"does not work .*refused.*check --study-uri"):
         open_storage(uri)
+
+
+def test_several_sweeps_at_once_create_the_tables_once(tmp_path: Path) -> None:
+    uri, together = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}", Barrier(8)
+
+    def first(number: int) -> str:
+        together.wait()
+        return optuna.create_study(study_name=f"study {number}", storage=open_storage(uri)).study_name
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(first, range(8)))) == 8
+    assert len(optuna.get_all_study_names(uri)) == 8
+
+
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+        connection.execute("CREATE TABLE experiments (name)")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"holds the tables of another program.*change --study-uri"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_study_in_memory_is_refused() -> None:
+    for uri in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(UserError, match="in memory cannot be resumed"):
+            check_study_uri(uri)
+
+
+def test_a_study_belongs_to_one_sweep(tmp_path: Path) -> None:
+    """Also one that an earlier version made, which recorded no owner: it is that of the sweep that was begun."""
+    uri = f"sqlite:///{tmp_path / 'shared.db'}"
+    claim_study(uri, "mine", "a", begun=False)
+    for begun in (False, True):
+        claim_study(uri, "mine", "a", begun=begun)
+        with pytest.raises(UserError, match=r"a study 'mine' of another sweep.*choose another --name"):
+            claim_study(uri, "mine", "b", begun=begun)
+    optuna.create_study(study_name="old", storage=uri)
+    with pytest.raises(UserError, match="of another sweep"):
+        claim_study(uri, "old", "c", begun=False)
+    claim_study(uri, "old", "c", begun=True)
+    with pytest.raises(UserError, match="of another sweep"):
+        claim_study(uri, "old", "d", begun=True)

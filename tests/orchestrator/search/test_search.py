@@ -2,6 +2,9 @@
 
 import contextlib
 import math
+import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +17,12 @@ from optuna.trial import TrialState
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
 from orchestrator.results.trials import REFERENCE_TRIAL, best_trial, ranked
+from orchestrator.search import database
 from orchestrator.search.proposals import StudySearch
 from orchestrator.search.run import read_trials
 from orchestrator.search.scheduler import ReferenceSafeASHA
 from orchestrator.search.watch import SearchWatch
+from orchestrator.state import databases
 from search_spaces import load
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 
@@ -44,6 +49,78 @@ def stopping(end: SettingsFailed | Halted, iteration: int = 0) -> dict[str, Any]
 
 def failing(reason: str) -> dict[str, Any]:
     return stopping(SettingsFailed(reason))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a locked database for a moment, not for minutes."""
+    monkeypatch.setattr(database, "ATTEMPT_S", 0.01)
+    monkeypatch.setattr(databases, "PAUSE_S", 0.01)
+    monkeypatch.setattr(databases, "PATIENCE_S", 0.2)
+
+
+def whole_search(folder: Path, before: Callable[[str], None], halted: list[str]) -> StudySearch:
+    """Propose two trials, report and end them; `before` is called with the name of each step."""
+    search = open_search(folder)
+    search._halt = halted.append
+    search._halted = False
+    for step in ("suggest", "report", "complete", "fail"):
+        before(step)
+        match step:
+            case "suggest":
+                for name in ("whole", "lost"):
+                    search.suggest(name)
+            case "report":
+                search.on_trial_result("whole", report(25, 0.5))
+            case "complete":
+                search.on_trial_complete("whole", report(100, 0.6))
+            case "fail":
+                search.fail("lost", "gone")
+    return search
+
+
+class TestLockedDatabase:
+    @pytest.mark.parametrize("moment", ["suggest", "report", "complete", "fail"])
+    def test_is_waited_for_at_every_moment(
+        self, moment: str, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(databases, "PATIENCE_S", 60.0)
+        halted: list[str] = []
+        (tmp_path / "free").mkdir()
+        free = whole_search(tmp_path / "free", lambda step: None, halted)
+        holder = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None, check_same_thread=False)
+
+        def hold(step: str) -> None:
+            if step == moment:
+                holder.execute("BEGIN EXCLUSIVE")
+                threading.Timer(0.3, lambda: holder.execute("COMMIT")).start()
+
+        with contextlib.closing(holder):
+            search = whole_search(tmp_path, hold, halted)
+        assert halted == []
+        assert [(trial.state, trial.params, trial.intermediate_values) for trial in search.study.trials] == [
+            (trial.state, trial.params, trial.intermediate_values) for trial in free.study.trials
+        ]
+
+    @pytest.mark.parametrize("moment", ["suggest", "report", "complete", "fail"])
+    def test_ends_the_search_when_patience_ends_and_the_next_driver_loses_nothing(
+        self, moment: str, tmp_path: Path, impatient: None
+    ) -> None:
+        halted: list[str] = []
+        holder = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
+
+        def hold(step: str) -> None:
+            if step == moment:
+                holder.execute("BEGIN EXCLUSIVE")
+
+        with contextlib.closing(holder):
+            search = whole_search(tmp_path, hold, halted)
+            assert len(halted) == 1 and "optuna.db has been locked by another process" in halted[0]
+            assert search.suggest("more") == search.FINISHED
+        again = open_search(tmp_path)
+        left = [again.suggest("whole"), again.suggest("lost")]
+        numbers = {"suggest": [0, 1], "report": [0, 1], "complete": [0, 1], "fail": [1, 2]}[moment]
+        assert [proposal["trial_number"] for proposal in left if isinstance(proposal, dict)] == numbers
 
 
 class TestStudy:

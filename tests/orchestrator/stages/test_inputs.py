@@ -1,11 +1,14 @@
 """What the units of work are given: the same view of the dataset everywhere, and experts addressed by it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cluster.resources import Resources
-from orchestrator.stages.inputs import Inputs, prepare_inputs
+from orchestrator.errors import UserError
+from orchestrator.stages.inputs import Inputs, check_same_dataset, prepare_inputs
+from orchestrator.state.progress import Progress
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from search_spaces import load
@@ -56,3 +59,15 @@ def test_a_manifest_says_in_words_that_images_are_whitened(inputs: dict[str, Inp
     assert {name: made.store.identity.record()["dataset"].get("zca") for name, made in inputs.items()} == {
         "whole": None, "classes": None, "zca": 0.1, "both": 0.1
     }  # fmt: skip
+
+
+def test_a_sweep_is_gone_on_with_on_its_own_images_alone(inputs: dict[str, Inputs], tmp_path: Path) -> None:
+    """Wherever their files are now; a sweep of an earlier version, which recorded none, records them now."""
+    check_same_dataset(inputs["whole"], Progress(tmp_path))
+    for _ in range(2):
+        check_same_dataset(inputs["whole"], Progress(tmp_path))
+    with pytest.raises(
+        UserError, match=r"not those with which the sweep 'classes' was begun \(SHA-256 \w{12}….*--data"
+    ):
+        check_same_dataset(inputs["classes"], Progress(tmp_path))
+    assert Progress(tmp_path).dataset_digest == inputs["whole"].dataset.digest

@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from benchmarks import experts as experts_benchmark
 from benchmarks import gradient, scale, sharing
 from orchestrator import baselines, dcs, report, sweep
-from orchestrator.terminal.values import NAMES, ListCommand, ValueList
+from orchestrator.terminal.values import NAMES, PATH, ListCommand, ValueList
 
 
 @click.command(cls=ListCommand)
 @click.option("--ipc", type=ValueList(click.IntRange(min=1)), default="1,5")
-@click.option("--file", type=ValueList(click.Path(path_type=Path)), default=())
+@click.option("--file", type=ValueList(PATH), default=())
 @click.option("--flag", is_flag=True)
 def command(ipc: tuple[int, ...], file: tuple[Path, ...], flag: bool) -> None:
     click.echo(f"{ipc} {[str(path) for path in file]} {flag}")

@@ -1,13 +1,19 @@
 """A sweep's run in MLflow: opened, found again by the next driver, and closed."""
 
 import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, UserError
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.stage import FINALS
 from orchestrator.state.workdir import Workdir
@@ -16,6 +22,7 @@ from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.sweep_run import reopen_sweep_run
 from tests.support.builders import sweep_settings, trial_record
+from tests.support.paths import ROOT
 from tests.support.results import MEASURED, finished_result
 from tests.support.tracking import (
     EXPERTS,
@@ -222,3 +229,87 @@ def test_the_compare_address_names_the_trials_that_mlflow_has(workdir: Workdir) 
     assert runs.keys() == {"trial-000", "trial-001"}
     assert run.compare_url().count("%22%2C%20%22") == 1
     run.end("KILLED")
+
+
+def test_a_deleted_experiment_or_run_is_restored_and_said(workdir: Workdir, caplog: pytest.LogCaptureFixture) -> None:
+    run, client = opened(workdir, "before its deletion"), MlflowClient(workdir.mlflow_uri)
+    assert run.end("KILLED") == 0
+    client.delete_experiment(run.experiment_id)
+    new = opened(workdir, "after its deletion")
+    assert new.experiment_id == run.experiment_id and new.end("FINISHED") == 0
+    assert [record.message for record in caplog.records] == [
+        "MLflow's experiment space was deleted; it is restored, with its runs"
+    ]
+    for delete in (partial(client.delete_run, run.run_id), partial(client.delete_experiment, run.experiment_id)):
+        delete()
+        again = opened(workdir, "before its deletion")
+        assert again.run_id == run.run_id and again.flush() == 0 and again.journal.backlog().refused == 0
+        assert again.end("FINISHED") == 0
+        assert client.get_run(run.run_id).info.lifecycle_stage == "active"
+    assert "MLflow's run before its deletion was deleted; it is restored" in caplog.text
+
+
+def log_note(workdir: Workdir, sweep: str) -> str:
+    """Open a sweep's run with a file among its artifacts, and return the run's id."""
+    run = opened(workdir, sweep)
+    (workdir.sweep(sweep) / "note.txt").write_text(sweep)
+    run.journal.add("sweep", ("file", {"path": "note.txt", "folder": None}))
+    assert run.flush() == 0 and run.journal.backlog().refused == 0
+    assert run.end("FINISHED") == 0
+    return run.run_id
+
+
+def test_a_workdir_that_was_moved_has_old_and_new_artifacts(workdir: Workdir, tmp_path: Path) -> None:
+    old = log_note(workdir, "before the move")
+    moved = Workdir(tmp_path / "moved [to] here")
+    shutil.copytree(workdir.root, moved.root)
+    new = log_note(moved, "after the move")
+    client = MlflowClient(moved.mlflow_uri)
+    for run_id in (old, new):
+        assert [file.path for file in client.list_artifacts(run_id)] == ["note.txt"]
+        assert (moved.mlflow_artifacts / run_id / "artifacts" / "note.txt").exists()
+    assert not (workdir.mlflow_artifacts / new).exists()
+
+
+def test_mlflows_database_is_waited_for_while_another_process_holds_it(workdir: Workdir) -> None:
+    opened(workdir, "first").end("FINISHED")
+    with closing(sqlite3.connect(workdir.mlflow_database, isolation_level=None, check_same_thread=False)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        threading.Timer(0.5, lambda: holder.execute("COMMIT")).start()
+        run = opened(workdir, "second")
+        holder.execute("BEGIN EXCLUSIVE")
+        callback(run).on_trial_start(0, [], trial(0))
+        threading.Timer(0.5, lambda: holder.execute("COMMIT")).start()
+        assert run.flush() == 0 and run.journal.backlog().refused == 0
+        assert run.end("FINISHED") == 0
+
+
+def test_a_database_of_studies_is_refused_before_mlflow_writes_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE studies (name)")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"holds Optuna's studies.*change --tracking-uri"):
+        opened(Workdir(tmp_path / "runs"), "a", f"sqlite:///{path}")
+    assert path.read_bytes() == before and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_sweeps_that_start_together_in_a_new_workdir_share_its_tables(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.state.workdir import Workdir\n"
+        "from orchestrator.tracking.sweep_run import open_sweep_run\n"
+        "sys.exit(open_sweep_run(None, Workdir(Path(sys.argv[1])), 'space', sys.argv[2], {}).end('FINISHED'))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "runs", name], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        for name in ("one", "other")
+    ]
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    client = MlflowClient(Workdir(tmp_path / "runs").mlflow_uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'space'")
+    names = [run.info.run_name for run in client.search_runs([experiment.experiment_id])]
+    assert sorted(str(name) for name in names) == ["one", "other"]
