@@ -1,5 +1,6 @@
 """settings.json: when a sweep of the same name was asked to do the same."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.settings_file import check_same_settings, write_settings
+from orchestrator.state.settings_file import check_same_settings, read_settings, write_settings
 from orchestrator.state.workdir import Workdir
 from tests.support.builders import sweep_settings
 
@@ -38,3 +39,14 @@ def test_another_wording_of_the_question_is_no_difference(written: SweepSettings
 def test_another_value_is_a_difference_and_is_named(written: SweepSettings) -> None:
     with pytest.raises(UserError, match=r"with other settings \(expert_lr differ\)"):
         check_same_settings(changed(written, "expert_lr", value=0.02))
+
+
+def test_the_patience_is_kept_may_change_and_is_missing_in_old_files(written: SweepSettings) -> None:
+    impatient = replace(written, patience_s=5.0)
+    check_same_settings(impatient)
+    write_settings(impatient)
+    assert read_settings(written.workdir, written.name).patience_s == 5
+    record = json.loads(written.places.settings_file.read_text())
+    del record["patience_s"]
+    written.places.settings_file.write_text(json.dumps(record))
+    assert read_settings(written.workdir, written.name).patience_s == 600
