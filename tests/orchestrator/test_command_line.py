@@ -95,8 +95,8 @@ def test_help_names_every_option() -> None:
     text = run("orchestrator.sweep", "--help").stdout
     for option in (
         "--space", "--trials", "--seed", "--workdir", "--name", "--plan", "--concurrent", "--gpus-per-trial",
-        "--time-budget", "--experts", "--address", "--tracking-uri", "--storage-path", "--data", "--set", "--preset",
-        "--quiet",
+        "--time-budget", "--patience", "--experts", "--address", "--tracking-uri", "--storage-path", "--data", "--set",
+        "--preset", "--quiet",
     ):  # fmt: skip
         assert option in text
 

@@ -106,6 +106,7 @@ class TestResult:
         ({"gpus_per_trial": 1.5}, orchestrator.UserError, "gpus_per_trial"),
         ({"gpus_per_trial": "some"}, orchestrator.UserError, "gpus_per_trial"),
         ({"time_budget_s": 0}, orchestrator.UserError, "time_budget_s"),
+        ({"patience_s": 0}, orchestrator.UserError, "patience_s"),
         ({"memory_budget_bytes": -1.0}, orchestrator.UserError, "memory_budget_bytes"),
         ({"space": "digits_regimes"}, orchestrator.UserError, "comparison"),
         ({"space": "cifar10_ranges"}, orchestrator.InputError, "needs its files"),

@@ -1,5 +1,6 @@
 """settings.json: when a sweep of the same name was asked to do the same."""
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -73,3 +74,14 @@ def test_printed_commands_can_be_pasted(name: str) -> None:
     settings = sweep_settings(name=name, workdir=Workdir(Path("/data/a  b/[bold]'s")))
     assert shlex.split(settings.resume_command)[-4:] == ["--resume", name, "--workdir", "/data/a  b/[bold]'s"]
     assert shlex.split(settings.pages_command)[-4:] == ["--workdir", "/data/a  b/[bold]'s", "--sweep", name]
+
+
+def test_the_patience_is_kept_may_change_and_is_missing_in_old_files(written: SweepSettings) -> None:
+    impatient = replace(written, patience_s=5.0)
+    check_same_settings(impatient)
+    write_settings(impatient)
+    assert read_settings(written.workdir, written.name).patience_s == 5
+    record = json.loads(written.places.settings_file.read_text())
+    del record["patience_s"]
+    written.places.settings_file.write_text(json.dumps(record))
+    assert read_settings(written.workdir, written.name).patience_s == 600
