@@ -42,9 +42,23 @@ class OwnStudyStorage(InMemoryStorage):
             self._study = self._database.create_new_study(directions, name)
         except DuplicatedStudyError:
             self._study = self._database.get_study_id_from_name(name)
+        for key, value in self._database.get_study_user_attrs(self._study).items():
+            super().set_study_user_attr(study_id, key, value)
+        for key, value in self._database.get_study_system_attrs(self._study).items():
+            super().set_study_system_attr(study_id, key, value)
         for trial in self._database.get_all_trials(self._study, deepcopy=False):
             self._written[super().create_new_trial(study_id, trial)] = trial._trial_id
         return study_id
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Set an attribute of the study."""
+        self._database.set_study_user_attr(self._study, key, value)
+        super().set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Set an attribute of the study, of Optuna's own."""
+        self._database.set_study_system_attr(self._study, key, value)
+        super().set_study_system_attr(study_id, key, value)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """Create a trial, in memory alone if it has no template; see `write`."""

@@ -70,7 +70,7 @@ def test_a_search_that_its_time_budget_cuts_off_ends_at_the_values_of_an_undistu
     cuts = 0
     while budgeted.result["status"] != "finished" or sum(budgeted.result["trials"].values()) < 4 or paused(budgeted):
         cuts += budgeted.result["status"] == "finished"
-        budget_s += 4
+        budget_s = 3 * budget_s // 2
         done = run(
             "orchestrator.sweep", "--resume", name, "--workdir", first.workdir, "--time-budget", f"{budget_s}s"
         )  # fmt: skip

@@ -41,6 +41,7 @@ def draw(trial: optuna.Trial) -> None:
 
 def test_the_database_has_what_memory_has_and_the_next_process_reads_it(tmp_path: Path) -> None:
     study = opened(tmp_path)
+    study.set_user_attr("sweep", {"name": "a"})
     study.enqueue_trial({"lr": 0.1 + 0.2, "N": 3, "init": "noise"})
     for number in range(4):
         trial = study.ask()
@@ -60,7 +61,7 @@ def test_the_database_has_what_memory_has_and_the_next_process_reads_it(tmp_path
     assert study.trials[1].values == [1 / 3], "a pruned trial's last value"
 
     again = opened(tmp_path)
-    assert facts(again) == facts(study)
+    assert facts(again) == facts(study) and again.user_attrs == study.user_attrs == {"sweep": {"name": "a"}}
     unfinished = optuna.Trial(again, again.get_trials()[3]._trial_id)
     unfinished.report(0.5, 10)
     again.tell(unfinished, 0.5)
