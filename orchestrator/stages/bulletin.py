@@ -20,7 +20,7 @@ from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.steps import Steps
 from trainables.storage.writing_pace import WritingPace
 
-__all__ = ["Bulletin"]
+__all__ = ["Bulletin", "mark_ended"]
 
 INTERVAL_S = 2.0
 """Least seconds between two times that the thread writes."""
@@ -122,12 +122,8 @@ class Bulletin:
         try:
             self.write(status, textwrap.shorten(reason, REASON_CHARACTERS, placeholder=" …"))
         except Exception as fault:  # noqa: BLE001 - it may have ended the sweep, and must not hide that
-            stored = stored_result(self._settings)
-            written = "nothing"
-            if stored is not None:
-                written = f"what was known at {stored['under_way']['written']}"
-                stored["under_way"]["reason"] = reason
-                write_result(self._settings, {**stored, "status": status})
+            known = mark_ended(self._settings, status, reason)
+            written = "nothing" if known is None else f"what was known at {known}"
             _log.warning("result.json has %s: %s: %s", written, type(fault).__name__, fault)
 
     def _now(self) -> StageAtWork:
@@ -144,3 +140,23 @@ class Bulletin:
                 if not self._warned:
                     self._warned = True
                     _log.warning("result.json is not up to date (%s: %s)", type(error).__name__, error)
+
+
+def mark_ended(settings: SweepSettings, status: str, reason: str) -> str | None:
+    """Write the status of a sweep that has ended into the result.json of a running sweep; its results stay as they are.
+
+    Args:
+        settings: The sweep's.
+        status: stopped or failed.
+        reason: Why it ended.
+
+    Returns:
+        When its results were written, ISO 8601; None if there is no result.json of a running sweep, so that none is
+        written.
+    """
+    stored = stored_result(settings)
+    if stored is None or stored["status"] != "running":
+        return None
+    stored["under_way"]["reason"] = reason
+    write_result(settings, {**stored, "status": status})
+    return str(stored["under_way"]["written"])

@@ -40,7 +40,7 @@ def run(settings: SweepSettings) -> None:
         remedy = f"resume with: {settings.resume_command} --address {settings.address}"
         run_on_cluster(f"orchestrator.stages.{module}", function, settings, remedy)
     else:
-        outlive_driver(f"resume with: {settings.resume_command}")
+        outlive_driver(f"resume with: {settings.resume_command}", settings)
         from orchestrator.results.result_json import finished_result  # here: it loads scipy, which --help needs not
 
         settings.check_dataset()  # before imports that take seconds
@@ -49,16 +49,25 @@ def run(settings: SweepSettings) -> None:
         getattr(import_module(f"orchestrator.stages.{module}"), function)(settings)
 
 
-def outlive_driver(remedy: str) -> None:
+def outlive_driver(remedy: str, sweep: SweepSettings | None = None) -> None:
     """Continue a command in a child process, so that the command can say what happened if Ray ends the driver.
 
     A call from Python continues in its own process, which a notebook or script shares.
 
     Args:
         remedy: What to do after the driver was lost.
+        sweep: The sweep whose result.json is to say it.
 
     Raises:
         ClusterError: Ray ended the driver; raised in the first process.
     """
+
+    def lost(reason: str) -> ClusterError:
+        if sweep is not None:
+            from orchestrator.stages.bulletin import mark_ended  # here: it loads scipy, which --help needs not
+
+            mark_ended(sweep, "failed", reason)
+        return ClusterError(f"{reason}; {remedy}")
+
     if owns_process():
-        continue_in_child(lambda reason: ClusterError(f"{reason}; {remedy}"))
+        continue_in_child(lost)

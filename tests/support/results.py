@@ -30,7 +30,7 @@ def finished_result() -> dict[str, Any]:
         "finals": finals,
         "comparisons": compare_finals(finals),
         **{name: {"trial": "trial-000", "config": {}, "validation_accuracy": 0.8} for name in ("best", "paper")},
-        "trials": {"finished": 3, "pruned": 1, "failed": 0},
+        "trials": {"finished": 3, "pruned": 1, "failed": 0, "paused": 0},
         "seconds": {"search": 12.5},
         "files": {
             "synthetic": "synthetic.safetensors", "challenge": "synthetic.pt", "report": "report.md",

@@ -12,7 +12,7 @@ from orchestrator.errors import Stopped
 from orchestrator.results.result_json import finished_result, stored_result, write_result
 from orchestrator.results.under_way import StageAtWork, UnderWay
 from orchestrator.stages import bulletin as module
-from orchestrator.stages.bulletin import Bulletin
+from orchestrator.stages.bulletin import Bulletin, mark_ended
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.steps import Steps
 from tests.support.unfinished import at_work, search_under_way
@@ -33,7 +33,7 @@ def test_it_is_there_from_the_start_and_says_what_is_done(tmp_path: Path) -> Non
         bulletin.write()
         result = content(settings)
         assert finished_result(settings) is None
-    assert result["trials"] == {"finished": 1, "pruned": 1, "failed": 1}
+    assert result["trials"] == {"finished": 1, "pruned": 1, "failed": 1, "paused": 0}
     assert result["best"]["trial"] == "trial-003" and result["paper"]["trial"] == "trial-000"
     said = UnderWay.from_json(result["under_way"])
     assert (said.stage.name, said.stage.done, said.stage.total) == ("search", 3, 12)
@@ -129,3 +129,15 @@ def test_steps_complete_their_stage(tmp_path: Path) -> None:
     said = json.loads(settings.places.result_file.read_text())["under_way"]
     assert (said["done"], said["total"], said["unit"]) == (20, 40, "epochs")
     assert said["rate"] == pytest.approx(5.0) and said["seconds_left"] == pytest.approx(4.0)
+
+
+def test_a_driver_that_is_lost_leaves_what_it_knew_and_another_process_says_why(tmp_path: Path) -> None:
+    settings, bulletin = search_under_way(tmp_path, "a")
+    assert mark_ended(settings, "failed", "its raylet is gone") is None
+    assert stored_result(settings) is None
+    bulletin.write()
+    known = content(settings)
+    assert mark_ended(settings, "failed", "its raylet is gone") == known["under_way"]["written"]
+    told = {**known["under_way"], "reason": "its raylet is gone"}
+    assert content(settings) == {**known, "status": "failed", "under_way": told}
+    assert mark_ended(settings, "stopped", "another reason") is None
