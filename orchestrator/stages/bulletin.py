@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from orchestrator.results.result_json import finished_result, stored_result, write_result
+from orchestrator.results.result_json import stored_result, write_result
 from orchestrator.results.under_way import StageAtWork, UnderWay
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.steps import Steps
@@ -116,7 +116,8 @@ class Bulletin:
             status: stopped or failed.
             error: What ended it.
         """
-        if finished_result(self._settings) is not None:
+        stored = stored_result(self._settings)
+        if stored is not None and stored["status"] == "finished":
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         try:
