@@ -42,7 +42,7 @@ def test_the_command_gives_the_same_space_again(overrides: dict[str, str], prese
         given["--space"][0], dict(word.split("=") for word in given.get("--set", ())), *given.get("--preset", ())
     )
     assert again == space
-    assert given["--seed"] == ["3"] and given["--data"] == ["some where"]
+    assert given["--seed"] == ["3"] and given["--data"] == [str(Path("some where").absolute())]
 
 
 @pytest.mark.parametrize("name", names())
