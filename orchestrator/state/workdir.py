@@ -40,8 +40,9 @@ def check_place_writable(place: str, what: str, option: str) -> None:
         folder.remove(name)
     except (OSError, ValueError) as error:  # ValueError: pyarrow does not know the scheme
         reason = str(error).partition(" does not work ")[2] if isinstance(error, StorageError) else f"({error})"
-        endpoint = ENDPOINTS.get(place.partition("://")[0])
-        check = f"bucket, credentials and {endpoint}" if endpoint else "the address"
+        scheme = place.partition("://")[0]
+        others = "the folder" if scheme == "file" else "the address"
+        check = f"bucket, credentials and {ENDPOINTS[scheme]}" if scheme in ENDPOINTS else others
         raise UserError(
             f"{what} {place} cannot be written {reason}; check {check}, or choose another with {option}"
         ) from error
