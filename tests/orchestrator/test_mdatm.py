@@ -34,7 +34,8 @@ def test_help_lists_the_commands_and_imports_none_of_them() -> None:
     said, _, loaded = in_a_process(code).partition("LOADED ")
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines() if line[2] != " "] == COMMANDS
-    assert loaded.split() == ["orchestrator", "orchestrator.mdatm"]
+    light = ["orchestrator.terminal", "orchestrator.terminal.process"]
+    assert loaded.split() == ["orchestrator", "orchestrator.mdatm", *light]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
