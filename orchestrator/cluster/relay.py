@@ -1,7 +1,7 @@
 """The output of a command that runs on a cluster, brought to the terminal where the command was given.
 
-Ray's own way is not used: its log monitors read the workers' log files and send every line to the client, once for each
-monitor that sees the file (nodes that share a log folder double all lines), with the process in front of each line.
+Ray's own way is not used: log monitors read the workers' log files and forward every line, some of them twice, with the
+process in front of each. docs/ray.md, "Clusters".
 """
 
 import contextlib
