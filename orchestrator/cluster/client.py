@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.connection import code_environment, result_of
 from orchestrator.cluster.losses import is_lost, reason_of
+from orchestrator.cluster.relay import Mailbox, forwarded, print_new
 from orchestrator.errors import ClusterError
 from orchestrator.state.settings import SweepSettings
 
@@ -22,6 +23,8 @@ __all__ = ["run_on_cluster"]
 
 CONNECTIONS = 3
 """Attempts to connect."""
+POLL_S = 0.5
+"""Seconds between two looks at the command's output."""
 
 
 def run_on_cluster(module: str, function: str, settings: SweepSettings, remedy: str) -> None:
@@ -45,7 +48,12 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings, remedy: 
     _connect(settings.address)
     task = None
     try:
-        task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, remote_settings)
+        mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+        task = ray.remote(_call).options(num_cpus=0, max_retries=0).remote(module, function, remote_settings, mailbox)
+        running = [task]
+        while running:
+            _, running = ray.wait(running, timeout=POLL_S)
+            print_new(mailbox)
         result_of(task)
     except RayError as error:
         if not is_lost(error):
@@ -67,7 +75,8 @@ def _connect(address: str) -> None:
     """
     for attempt in range(1, CONNECTIONS + 1):
         try:
-            ray.init(address, logging_level=logging.ERROR, runtime_env=code_environment())
+            # Without the workers' logs, as on this machine: the command's own output comes through a `relay`.
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=code_environment())
         except (RuntimeError, ConnectionError) as error:
             if attempt == CONNECTIONS:
                 reason = str(error).strip().splitlines()[-1]
@@ -76,5 +85,6 @@ def _connect(address: str) -> None:
             return
 
 
-def _call(module: str, function: str, settings: SweepSettings) -> Any:
-    getattr(importlib.import_module(module), function)(replace(settings, workdir=settings.workdir.here()))
+def _call(module: str, function: str, settings: SweepSettings, mailbox: Any) -> None:
+    with forwarded(mailbox):
+        getattr(importlib.import_module(module), function)(replace(settings, workdir=settings.workdir.here()))

@@ -108,7 +108,16 @@ class TimeLeft(NamedTuple):
 class SearchStatus:
     """All trials that have begun. Times are seconds of any one clock, and are passed in."""
 
-    def __init__(self, *, trials: int, rung_iterations: int, rule: StoppingRule, workers: int, later: Later) -> None:
+    def __init__(
+        self,
+        *,
+        trials: int,
+        rung_iterations: int,
+        rule: StoppingRule,
+        workers: int,
+        later: Later,
+        budget_s: float | None = None,
+    ) -> None:
         """Begin without trials.
 
         Args:
@@ -117,13 +126,14 @@ class SearchStatus:
             rule: Where trials may be stopped.
             workers: Trials at once.
             later: The work after the last trial.
+            budget_s: Seconds from `begin` on after which the search ends by itself; None: never.
         """
         self.iterations = rule.iterations
         self.trials: dict[int, TrialStatus] = {}
         """By number."""
         self.expected = trials
         self._rung_iterations = rung_iterations
-        self._rule, self._workers, self._later = rule, workers, later
+        self._rule, self._workers, self._later, self._budget_s = rule, workers, later, budget_s
         self._began_s = 0.0
 
     def begin(self, now_s: float) -> None:
@@ -231,6 +241,8 @@ class SearchStatus:
         ]
         begins = max(0, self.expected - len(courses))
         left_s = seconds_left(self._rule, courses, begins, self._workers, pace_s)
+        if self._budget_s is not None:
+            left_s = min(left_s, max(0.0, self._budget_s - (now_s - self._began_s)))
         return TimeLeft(left_s, left_s + pace_s * self._later.busiest(self.iterations, self._workers))
 
     def summary(self, left: TimeLeft | None) -> str:

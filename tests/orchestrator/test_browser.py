@@ -1,8 +1,12 @@
 """What people look at, in a real browser: MLflow's pages about a sweep, its report, Optuna's dashboard."""
 
+import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +19,9 @@ from playwright.sync_api import Browser, Locator, expect
 
 from search_spaces import load
 from tests.support.browser import chromium, opened
-from tests.support.processes import end, start, wait_for
+from tests.support.processes import end, run, start, wait_for, wait_until
 from tests.support.servers import free_port
-from tests.support.sweeps import Sweep
+from tests.support.sweeps import Sweep, begin
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +40,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def mlflow(first: Sweep) -> Iterator[dict[str, str]]:
+    """The pages of a finished sweep."""
+    with pages(first.workdir, "first") as addresses:
+        yield addresses
+
+
+@contextmanager
+def pages(workdir: Path, sweep: str) -> Iterator[dict[str, str]]:
     """What `python -m orchestrator.ui` says while it serves: addresses by what they show."""
     port = free_port()
-    ui = start(
-        sys.executable, "-u", "-m", "orchestrator.ui", "--workdir", first.workdir, "--sweep", "first", "--port", port
-    )
+    ui = start(sys.executable, "-u", "-m", "orchestrator.ui", "--workdir", workdir, "--sweep", sweep, "--port", port)
     try:
         assert ui.stdout is not None
         said = ""
@@ -119,6 +128,49 @@ class TestMlflow:
                     tab.page.get_by_role("link", name=re.compile("^[a-z_]+$")).last.hover()
                 expect(metric).to_be_visible()
         assert tab.elsewhere == [] and tab.exceptions == []
+
+
+class TestRunning:
+    def test_trials_come_in_while_people_look(self, browser: Browser, first: Sweep) -> None:
+        name = "watched"
+        sweep = begin(first.workdir, name, "--trials", 200)
+
+        def state() -> str:
+            done = run("orchestrator.status", name, "--workdir", first.workdir, "--json")
+            assert done.returncode == 0, done.stderr
+            return str(json.loads(done.stdout)[0]["state"])
+
+        def trials() -> int:
+            file = first.workdir / "sweeps" / name / "result.json"
+            return sum(json.loads(file.read_text())["trials"].values()) if file.exists() else 0
+
+        try:
+            wait_until(sweep, lambda: trials() >= 2)
+            with (
+                pages(first.workdir, name) as addresses,
+                opened(browser, addresses["Table of the trials"], width=2200) as tab,
+            ):
+                rows = tab.page.locator(".ag-pinned-left-cols-container .ag-row", has_text="trial-")
+                expect(rows.nth(1)).to_be_visible()
+                tab.keep("mlflow-running")
+                seen = rows.count()
+                while rows.count() <= seen:  # the test's own timeout bounds it
+                    assert sweep.poll() is None
+                    tab.page.reload()
+                    expect(rows.nth(seen - 1)).to_be_visible()
+                assert tab.elsewhere == [] and tab.exceptions == []
+            assert state() == "running"
+            done = run("orchestrator.report", "--workdir", first.workdir, "--sweep", name)
+            assert done.returncode == 0, done.stderr
+            with opened(browser, Path(done.stdout.strip()).as_uri(), height=900) as tab:
+                expect(tab.page.get_by_text("This sweep is running.")).to_be_visible()
+                expect(tab.page.get_by_role("cell", name="trial-001", exact=True)).to_be_visible()
+                tab.keep("report-running", whole=True)
+            assert sweep.poll() is None
+        finally:
+            os.kill(sweep.pid, signal.SIGKILL)
+            end(sweep)
+        assert state() == "killed" and trials() >= 2
 
 
 def assert_lines_are_drawn(canvas: Locator) -> None:

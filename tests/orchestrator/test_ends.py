@@ -25,7 +25,7 @@ SETTINGS = {
     "validation_networks": 1, "protocol_epochs": 20, "full_data_epochs": 1,
 }  # fmt: skip
 SMALL: dict[str, Any] = {
-    "trials": 4, "experts": 1, "final_seeds": 2, "networks": 2, "baselines": "none", "concurrent": 1, "quiet": True,
+    "trials": 3, "experts": 1, "final_seeds": 1, "networks": 2, "baselines": "none", "concurrent": 1, "quiet": True,
 }  # fmt: skip
 
 
@@ -70,10 +70,10 @@ def planted(owner: Any, name: str, ends: Callable[[], None], *, calls: int) -> I
 STAGES = {
     "experts": (stages, "ensure_experts", 0),
     "search": (SearchView, "on_trial_complete", 1),
-    "finals, distillations": (SearchView, "on_trial_complete", 1),
+    "finals, distillations": (stages, "read_synthetic_sets", 1),
     "finals, networks": (Progress, "add_final", 3),
     "diagnostics": (stages, "measure_diagnostics", 0),
-    "report": (stages, "name_finals", 0),
+    "report": (stages, "write_outputs", 0),
 }
 """Where each stage is ended: the function, and its calls before that one."""
 
@@ -102,9 +102,9 @@ def test_what_had_ended_is_there_in_every_stage(one_ray: None, tmp_path: Path, e
         assert sum(result["trials"].values()) == len(rows) == ended_in_study(tmp_path, "a")
         networks = sum(metrics["accuracy"]["n"] for metrics in result["finals"].values())
         seen.append((len(rows), networks > 0, result["best"] is not None))
-    assert [trials for trials, _, _ in seen[:2]] == [0, 1 if ends is raises else 2]
-    assert all(trials == 4 and best for trials, _, best in seen[2:])
+    assert seen[0][0] == 0 and 1 <= seen[1][0] <= 3
+    assert all(trials == 3 and best for trials, _, best in seen[2:])
     assert [measured for _, measured, _ in seen] == [False, False, False, True, True, True]
     finished = run()
     assert finished.record["status"] == "finished" and "under_way" not in finished.record
-    assert sum(finished.record["trials"].values()) == 4
+    assert sum(finished.record["trials"].values()) == 3

@@ -164,6 +164,16 @@ class TestStatus:
         assert status.summary(left) == "2/6 done, best 0.700, 0:00:30 left"
         assert status.speed(12.0).of_all == pytest.approx(12.5)
 
+    def test_a_time_budget_ends_the_search_before_its_trials_do(self) -> None:
+        rule = StoppingRule(100, {0: 1.0})
+        status = SearchStatus(trials=6, rung_iterations=25, rule=rule, workers=1, later=NOTHING, budget_s=20.0)
+        status.begin(10.0)
+        status.start(0, "a", 10.0)
+        status.add_report(0, "a", rung(25, 0.5))
+        for now_s, left_s in ((15.0, 15.0), (29.0, 1.0), (40.0, 0.0)):
+            left = status.left(now_s)
+            assert left is not None and left.stage_s == left_s
+
     def test_what_a_resumed_trial_had_before_is_not_this_drivers_work(self) -> None:
         status = new_status()
         status.begin(0.0)
