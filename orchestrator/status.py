@@ -18,13 +18,16 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.completion import complete_sweeps
 from orchestrator.terminal.console import make_console
 from orchestrator.terminal.options import one_line_errors, workdir_option
+from search_spaces.plain_output import Command
 
 __all__ = ["main"]
 
 REFRESH_S = 2.0
 
 
-@click.command(help="Say what the sweeps of a workdir do: stage, trials, best so far, time left, how to go on.")
+@click.command(
+    cls=Command, help="Say what the sweeps of a workdir do: stage, trials, best so far, time left, how to go on."
+)
 @click.argument("sweep", required=False, metavar="[SWEEP]", shell_complete=complete_sweeps)
 @workdir_option
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C, or until none of the sweeps runs.")

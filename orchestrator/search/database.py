@@ -21,6 +21,8 @@ ATTEMPT_S = 2.0
 """Seconds for which SQLite waits for a lock by itself; then the wait is told, and Ctrl-C is answered."""
 CREATIONS = 3
 """Attempts to create the tables at a server, where another sweep may create them at the same time."""
+_TABLES = {"studies", "alembic_version"}
+"""The first and the last of the tables that Optuna creates."""
 _OWNER = "mdatm.sweep"
 """The study's attribute with the identity of its sweep: `Progress.identity`."""
 
@@ -83,9 +85,15 @@ def open_storage(uri: str) -> RDBStorage:
         UserError: The database's driver is not installed or does not exist, or the database is another program's.
         ClusterError: The database does not answer, refuses the connection, or was locked for too long.
     """
-    try:
+
+    def attempt() -> RDBStorage:
+        if tables_of(uri) >= _TABLES:  # a reader may not be allowed to write a lock
+            return _open(uri)
         with creating(uri):
-            return wait_while_locked(lambda: _open(uri), f"the studies' database {uri}")
+            return _open(uri)
+
+    try:
+        return wait_while_locked(attempt, f"the studies' database {uri}")
     except (ImportError, NoSuchModuleError) as error:
         raise UserError(
             f"the studies' database {uri} needs a driver ({_line(error)}); PostgreSQL's: uv sync --extra postgresql"

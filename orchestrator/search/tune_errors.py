@@ -65,4 +65,4 @@ def _as_actor_error(error: Exception) -> Exception:
 
 def _error_text(trial: Any) -> str:
     path = Path(trial.error_file) if trial.error_file else None
-    return path.read_text() if path and path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path and path.exists() else ""

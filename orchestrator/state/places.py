@@ -16,6 +16,8 @@ LONGEST_NAME_BYTES = 200
 def check_name(name: str) -> None:
     """Refuse a sweep's name that cannot be a folder, an option's value, and one of several that commas join.
 
+    A question mark ends the path in a database's address.
+
     Raises:
         UserError: The name breaks the rule.
     """
@@ -25,12 +27,12 @@ def check_name(name: str) -> None:
         or not name.isprintable()
         or name != name.strip()
         or name.startswith(("-", "."))
-        or {"/", ","} & set(name)
+        or {"/", ",", "?"} & set(name)
     ):
         shown = repr(name) if size <= LONGEST_NAME_BYTES else f"one of {size} bytes"
         raise UserError(
-            f"a sweep's name is one line of 1 to {LONGEST_NAME_BYTES} bytes without / and commas, does not begin with "
-            f"- or a dot, and neither begins nor ends with a space; not {shown}; change --name"
+            f"a sweep's name is one line of 1 to {LONGEST_NAME_BYTES} bytes without /, ? and commas, does not begin "
+            f"with - or a dot, and neither begins nor ends with a space; not {shown}; change --name"
         )
 
 

@@ -84,7 +84,10 @@ class Workdir:
             InputError: The path is empty or has a control character, or `~` names no home.
         """
         if "://" not in text:
-            return cls(path_of(text, "--workdir"))
+            root = path_of(text, "--workdir")
+            if "?" in str(root.absolute()):
+                raise UserError(f"a workdir's path has no ?, which ends the path in a database's address, not {text}")
+            return cls(root)
         if not _URI.fullmatch(text):
             raise UserError(
                 f"a workdir is a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///PATH, without a query or a "

@@ -180,6 +180,7 @@ class TestBeforeAnything:
         [
             ("--workdir", "", "--workdir is a path, and this one is empty"),
             ("--workdir", "a\nb", "without line breaks"),
+            ("--workdir", "what?", "a workdir's path has no ?"),
             ("--workdir", "~no-such-user/runs", "nobody's home"),
             ("--data", "", "--data is a path, and this one is empty"),
             ("--data", "x" * 300, "more than 255 bytes"),
@@ -191,8 +192,8 @@ class TestBeforeAnything:
             ("--name", "", "a sweep's name is one line"),
             ("--name", "x" * 300, "not one of 300 bytes"),
             ("--name", "a\nb", "a sweep's name is one line"),
-            ("--name", "-rf", "does not begin with - or a dot"),
-            ("--name", "..", "does not begin with - or a dot"),
+            ("--name", "-rf", "with - or a dot"),
+            ("--name", "..", "with - or a dot"),
             ("--resume", "x" * 300, "not one of 300 bytes"),
             ("--set", "trials=1000000000000", "trials must be a whole number of at most 1,000,000"),
             ("--set", f"N={10**400}", "not a number of more than 30 digits"),

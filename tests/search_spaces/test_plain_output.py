@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 COMMANDS = [
     ("orchestrator.mdatm", "--help"),
     ("orchestrator.sweep", "--help"),
+    ("orchestrator.status", "--help"),
     ("orchestrator.sweep", "--space", "digits", "--plan"),
     ("orchestrator.sweep", "--space", "digits", "--name", "α–θ/é"),
     ("orchestrator.mdatm", "spaces", "digits"),

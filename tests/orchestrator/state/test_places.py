@@ -13,7 +13,7 @@ def test_a_name_may_hold_what_a_folder_may(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", ".hidden", "-rf", "--help", "a/b", "/etc", "a,b", "a\nb", "a\tb", "a\x1b[1m", " a", "a ",
+    ["", " ", ".", "..", ".hidden", "-rf", "--help", "a/b", "/etc", "a,b", "a?", "a\nb", "a\tb", "a\x1b[1m", " a", "a ",
      "x" * 201, "ü" * 101, "x" * 300, "a\udc80"],
 )  # fmt: skip
 def test_any_other_is_refused_in_a_short_line(name: str) -> None:
