@@ -37,7 +37,7 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings, remedy: 
         remedy: How to continue if the driver's process on the cluster is lost: "resume with: COMMAND".
 
     Raises:
-        ClusterError: Ray at the address accepts no client, or the driver's process was lost.
+        ClusterError: Ray at the address accepts no client, or the connection or the driver's process was lost.
     """
     remote_settings = replace(
         settings,
@@ -59,6 +59,8 @@ def run_on_cluster(module: str, function: str, settings: SweepSettings, remedy: 
         if not is_lost(error):
             raise
         raise ClusterError(f"the driver's process on the cluster was lost: {reason_of(error)}; {remedy}") from error
+    except ConnectionError as error:  # Ray's client has lost its server
+        raise ClusterError(f"the connection to Ray at {settings.address} was lost; {remedy}") from error
     except KeyboardInterrupt:
         if task is not None:
             ray.cancel(task)

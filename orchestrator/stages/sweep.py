@@ -174,7 +174,7 @@ class _Stages:
             self.resources = share_gpus(settings.space, self.resources, work, self.console, self.patience)
             work = inputs.trial_work(self.resources, compiled=self.compiled)
         workers = self.resources.workers(settings.concurrent)
-        budget_s, spent_s = settings.time_budget_s, self.progress.seconds().get(SECONDS[settings.stage], 0.0)
+        budget_s, spent_s = settings.time_budget_s, self.progress.seconds().get(seconds_key(settings.stage), 0.0)
         status = SearchStatus(
             trials=fixed["trials"], rung_iterations=fixed["validation_every_iterations"],
             rule=StoppingRule.of(settings.space, fixed), workers=workers, later=self._later(settings.stage),
