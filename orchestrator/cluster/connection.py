@@ -87,15 +87,22 @@ def _start_or_join(address: str, workers: int | None) -> None:
         return
     for name, value in ALLOCATOR.items():  # workers inherit it
         os.environ.setdefault(name, value)
-    with _loopback_only(), _own_token():
-        ray.init(
-            address,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            num_cpus=workers or Machine().cores().amount,
-            _temp_dir=session_folder(),
-            **quiet,
-        )
+    folder = session_folder()
+    try:
+        with _loopback_only(), _own_token():
+            ray.init(
+                address,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                num_cpus=workers or Machine().cores().amount,
+                _temp_dir=folder,
+                **quiet,
+            )
+    except Exception as error:  # Ray raises plain exceptions, such as at its time limit on a busy machine
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ClusterError(
+            f"Ray did not start on this machine ({reason}); its logs are in {folder}; run the same command again"
+        ) from error
 
 
 def _log_for_ray(data: dict[str, Any], ignore_prefix: bool) -> None:

@@ -56,15 +56,15 @@ def test_a_server_that_does_not_answer_is_said_in_one_line() -> None:
 
 
 def test_several_sweeps_at_once_create_the_tables_once(tmp_path: Path) -> None:
-    uri, together = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}", Barrier(8)
+    uri, together = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}", Barrier(3)
 
     def first(number: int) -> str:
         together.wait()
         return optuna.create_study(study_name=f"study {number}", storage=open_storage(uri)).study_name
 
-    with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(first, range(8)))) == 8
-    assert len(optuna.get_all_study_names(uri)) == 8
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(first, range(3)))) == 3
+    assert len(optuna.get_all_study_names(uri)) == 3
 
 
 def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
