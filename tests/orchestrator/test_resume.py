@@ -63,18 +63,15 @@ def test_a_search_that_its_time_budget_cuts_off_ends_at_the_values_of_an_undistu
     first: Sweep, second: Sweep
 ) -> None:
     name, budget_s = "budgeted", 4
-    budgeted = Sweep(first.workdir, name, "")
-    run(
-        "orchestrator.sweep", *SMALL, *MORE, "--workdir", first.workdir, "--name", name, "--time-budget", f"{budget_s}s"
-    )
-    cuts = 0
-    while budgeted.result["status"] != "finished" or sum(budgeted.result["trials"].values()) < 4 or paused(budgeted):
-        cuts += budgeted.result["status"] == "finished"
-        budget_s = 3 * budget_s // 2
-        done = run(
-            "orchestrator.sweep", "--resume", name, "--workdir", first.workdir, "--time-budget", f"{budget_s}s"
-        )  # fmt: skip
+    budgeted, cuts = Sweep(first.workdir, name, ""), 0
+    command: tuple[object, ...] = (*SMALL, *MORE, "--name", name)
+    while True:
+        done = run("orchestrator.sweep", *command, "--workdir", first.workdir, "--time-budget", f"{budget_s}s")
         assert done.returncode in (0, 4), done.stdout + done.stderr  # 4: no rung yet
+        if sum(budgeted.result["trials"].values()) == 4 and not paused(budgeted):
+            break
+        cuts += budgeted.result["status"] == "finished"
+        command, budget_s = ("--resume", name), 3 * budget_s // 2
         if done.returncode == 0 and paused(budgeted):
             assert f"--resume {name}" in done.stdout + done.stderr
             row = next(row for row in rows(budgeted) if row["status"] == "paused")
