@@ -13,11 +13,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, ProgrammingError, SQLAlchemyError
 
 from orchestrator.errors import ClusterError, UserError
-from orchestrator.state.databases import creating, is_locked, sqlite_file, tables_of, wait_while_locked
+from orchestrator.state.databases import PAUSE_S, creating, is_locked, sqlite_file, tables_of, wait_while_locked
 
 __all__ = ["check_study_uri", "claim_study", "open_storage"]
 
-ATTEMPT_S = 2.0
+ATTEMPT_S = 5.0
 """Seconds for which SQLite waits for a lock by itself; then the wait is told, and Ctrl-C is answered."""
 CREATIONS = 3
 """Attempts to create the tables at a server, where another sweep may create them at the same time."""
@@ -124,7 +124,7 @@ def _open(uri: str) -> RDBStorage:
         except (IntegrityError, ProgrammingError, StorageInternalError) as error:
             if attempt == CREATIONS or is_locked(error):
                 raise
-            time.sleep(ATTEMPT_S / 4)
+            time.sleep(PAUSE_S)
     raise AssertionError("the last attempt returns or raises")
 
 
