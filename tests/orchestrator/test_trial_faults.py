@@ -54,9 +54,15 @@ def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_i
     try:
         for number in (0, 1):  # the reference trial at its first rung, and another
             wait_until(sweep, partial(has_checkpoint, folder, number))
-            running = trial_process(sweep.pid)
-            assert running is not None
-            running.kill()
+            running: list[psutil.Process] = []  # none between two trials
+
+            def found(running: list[psutil.Process] = running) -> bool:
+                process = trial_process(sweep.pid)
+                running += [] if process is None else [process]
+                return bool(running)
+
+            wait_until(sweep, found)
+            running[0].kill()
             mlflow_server.stop()
         time.sleep(5)
         mlflow_server.start()

@@ -34,7 +34,13 @@ def test_postgresql_holds_study_and_runs_of_a_whole_sweep(first: Sweep) -> None:
                 theirs.state, theirs.params, theirs.intermediate_values
             )  # fmt: skip
         other = run(
-            "orchestrator.sweep", "--resume", "postgresql", "--workdir", first.workdir, "--study-uri", "sqlite://"
+            "orchestrator.sweep",
+            "--resume",
+            "postgresql",
+            "--workdir",
+            first.workdir,
+            "--study-uri",
+            "sqlite:///other.db",
         )
         assert_refused(other, "leave out --study-uri")
 

@@ -29,7 +29,7 @@ SETS = [ComparedSet(method, 1) for method in ("herding", "moderate", "k_center")
 @pytest.fixture(scope="module")
 def resources() -> Iterator[Resources]:
     """A Ray of one core: whatever holds it lets nothing else run."""
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
     yield Resources(cpus=1, gpus=0, gpus_per_trial=0)
     ray.shutdown()
 

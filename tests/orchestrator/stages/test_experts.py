@@ -61,6 +61,7 @@ def stage(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
                 fixed={"expert_count": count}, space=SimpleNamespace(horizon_epochs=epochs), retrain_corrupt=False
             ),
             store=store,
+            experts_place=str(store.folder),
             expert_work=lambda resources: work,
         )
         groups.unlink(missing_ok=True)

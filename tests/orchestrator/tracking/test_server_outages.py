@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
 
 from orchestrator.errors import ClusterError
@@ -30,6 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.tracking import (
     EXPERTS,
     ITERATIONS,
+    PICTURES,
     callback,
     children,
     opened,
@@ -39,7 +39,6 @@ from tests.support.tracking import (
     steps,
     trial,
 )
-from trainables.storage.checkpoints import checkpoint_place, write_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_pauses")]
 
@@ -111,13 +110,11 @@ class TestServer:
         workdir = Workdir(tmp_path / "runs")
         run = opened(workdir, "outage", mlflow_server.address)
         tracking, trials = callback(run), [trial(number) for number in range(3)]
-        place = checkpoint_place(str(workdir.root / "checkpoints"), 0)
 
         def stream(first: int, last: int) -> None:
             for iteration in range(first, last):
-                write_checkpoint(place, {"images": torch.rand(2, 1, 8, 8), "iteration": iteration})
                 for one in trials:
-                    report(tracking, one, iteration)
+                    report(tracking, one, iteration, PICTURES if one is trials[0] else None)
 
         stream(1, 6)
         mlflow_server.stop()
