@@ -236,9 +236,13 @@ class SearchStatus:
         if pace_s is None:
             return None
         courses = [
-            Course(trial.iteration, trial.state.ended, number != REFERENCE_TRIAL, trial.pace_s(now_s))
+            Course(
+                trial.iteration, trial.state.ended, number != REFERENCE_TRIAL,
+                # After one rung the time since its report could double the pace.
+                trial.pace_s(now_s) if trial.done > self._rung_iterations else None,
+            )
             for number, trial in self.trials.items()
-        ]
+        ]  # fmt: skip
         begins = max(0, self.expected - len(courses))
         left_s = seconds_left(self._rule, courses, begins, self._workers, pace_s)
         if self._budget_s is not None:
