@@ -56,6 +56,7 @@ def test_a_planted_call_is_found(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_sweep_listens_on_loopback_alone(tmp_path: Path) -> None:
     sweep = start(
         sys.executable, "-u", "-m", "orchestrator.sweep", *SMALL, "--trials", 3, "--workdir", tmp_path, "--name", "a"

@@ -130,6 +130,7 @@ class TestMlflow:
         assert tab.elsewhere == [] and tab.exceptions == []
 
 
+@pytest.mark.rare
 class TestRunning:
     def test_trials_come_in_while_people_look(self, browser: Browser, first: Sweep) -> None:
         name = "watched"

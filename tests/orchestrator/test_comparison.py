@@ -237,6 +237,7 @@ def test_a_small_one_is_whole_and_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_one_that_fails_tells_what_it_measured(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     done = run(

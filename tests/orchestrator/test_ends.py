@@ -18,7 +18,7 @@ from orchestrator.search.view import SearchView
 from orchestrator.stages import sweep as stages
 from orchestrator.state.progress import Progress
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.rare, pytest.mark.timeout(900)]
 
 SETTINGS = {
     "iterations": 10, "validation_every_iterations": 5, "first_rung_iterations": 5, "validation_epochs": 10,

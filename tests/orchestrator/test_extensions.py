@@ -53,6 +53,7 @@ def test_a_sweep_uses_all_four_and_goes_on_without_their_files(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_comparison_measures_them_beside_its_own(tmp_path: Path) -> None:
     space, workdir = write_extensions(tmp_path / "mine", COMPARISON), tmp_path / "runs"
     done = run("orchestrator.baselines", "--space", space, "--workdir", workdir, "--name", "a", "--concurrent", 1)

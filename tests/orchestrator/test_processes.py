@@ -60,7 +60,7 @@ def test_a_sweep_that_is_stopped_keeps_what_it_has_and_says_so(
     assert client.search_runs(experiment, query) == []
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [pytest.param(signal.SIGINT, marks=pytest.mark.rare), signal.SIGTERM])
 def test_a_sweep_is_stopped_in_its_finals_by_the_first_signal(first: Sweep, by: signal.Signals) -> None:
     name = f"stopped-finals-{by.name}"
     sweep = start(
@@ -86,6 +86,7 @@ def test_a_sweep_is_stopped_in_its_finals_by_the_first_signal(first: Sweep, by: 
     assert result["under_way"]["stage"] == "finals, networks" and result["finals"]
 
 
+@pytest.mark.rare
 def test_a_sweep_in_which_every_trial_diverges_says_why(first: Sweep) -> None:
     done = run(
         "orchestrator.sweep", *SMALL, "--trials", 2, "--workdir", first.workdir, "--name", "diverged", "--quiet",

@@ -23,7 +23,7 @@ from tests.support.builders import sweep_settings
 from tests.support.losses import patience
 from trainables.workers.rung import RungResult
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rare]
 
 TRIALS, RUNGS = 3, 2
 

@@ -21,7 +21,7 @@ from search_spaces import load
 from tests.support.builders import sweep_settings
 from trainables.workers.rung import RungResult
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rare]
 
 ITERATIONS, TRIALS = 4, 5
 

@@ -141,6 +141,7 @@ def test_an_actor_that_is_killed_costs_some_epochs_and_no_bit(
     assert 0 <= trained - EXPERTS * EPOCHS <= sum(max(0, end - start) + 1 for _, start, end in again)
 
 
+@pytest.mark.rare
 def test_what_a_lost_actor_had_finished_is_not_trained_again(
     resources: Resources, undisturbed: Stage, actors: Callable[[type], None], tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_what_a_lost_actor_had_finished_is_not_trained_again(
     assert len((tmp_path / "epochs").read_text().splitlines()) == EXPERTS * EPOCHS
 
 
+@pytest.mark.rare
 def test_an_expert_that_ends_every_actor_ends_the_stage_and_the_rest_goes_on_later(
     resources: Resources, undisturbed: Stage, actors: Callable[[type], None], tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ class TestServer:
             assert steps(client, child.info.run_id) == steps(client, child.info.run_id, "alpha") == [10, 20, 40]
             assert child.info.status == "FINISHED"
 
+    @pytest.mark.rare
     def test_has_everything_once_after_drivers_were_killed(self, mlflow_server: MlflowServer, tmp_path: Path) -> None:
         kills = 0
         for lines in (30, 80, 60, None):
