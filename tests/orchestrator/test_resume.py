@@ -28,9 +28,7 @@ def a_distillation_of_the_finals_has_a_rung(workdir: Path, name: str) -> bool:
     return any((workdir / "sweeps" / name / "checkpoints" / "final").glob("*.safetensors"))
 
 
-def test_a_sweep_killed_in_its_search_and_its_finals_is_the_undisturbed_one_bit_for_bit(
-    second: Sweep, tmp_path: Path
-) -> None:
+def test_a_sweep_killed_in_search_and_finals_is_the_undisturbed_one_bit_for_bit(second: Sweep, tmp_path: Path) -> None:
     moments = a_trial_ended_and_the_next_has_a_rung, a_distillation_of_the_finals_has_a_rung
     name = second.name  # it is in the files
     for reached in moments:
