@@ -23,7 +23,7 @@ from trainables.data.synthetic import read_synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare]
 
-SWEEP_BYTES = 7 * 2**29
+SWEEP_BYTES = 5 * 2**29
 """Memory above what is used now that a small sweep has room in: driver, Ray and two workers."""
 LOSS = re.compile(
     r"The process of (.+?) was lost: Ray ended it when the memory of node \S+ was full, [\d.]+ of [\d.]+ GB: PID \d+ \("
