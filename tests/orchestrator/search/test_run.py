@@ -61,11 +61,19 @@ def trial_class(folder: Path) -> type[tune.Trainable]:
     return Trial
 
 
+class StatisticsAtTheEnd(tune.Callback):
+    """Looks at what Tune keeps of the trials that have ended."""
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        ended = [trial for trial in trials if trial.last_result.get("done")]
+        assert not any(trial.metric_analysis or trial.metric_n_steps for trial in ended)
+
+
 def search(folder: Path, resources: Resources, budget_s: float | None = None) -> SearchOutcome:
     settings = settings_in(folder, budget_s)
     no_work: Any = None
     return run_search(
-        settings, resources, no_work, Progress(settings.places.folder), [],
+        settings, resources, no_work, Progress(settings.places.folder), [StatisticsAtTheEnd()],
         Patience(settings.patience_s, Console(quiet=True), "run it again"), trainable=trial_class(folder)
     )  # fmt: skip
 
