@@ -13,11 +13,12 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import evaluator, experts, gradient, headline
+from benchmarks import evaluator, experts, gradient, headline, soak
 from benchmarks.measure import fresh_process
 from benchmarks.pictures import draw_curve_plainly
 from benchmarks.published import PUBLISHED, settings_of
 from benchmarks.record import VERSION
+from benchmarks.servers import postgresql_programs
 from tests.support.paths import ROOT
 from trainables.workers.process import ALLOCATOR
 
@@ -143,6 +144,21 @@ def test_what_a_headline_cannot_do_is_said_in_one_line(
     assert end.value.code == 2 and not out.exists()
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.rare
+@pytest.mark.skipif(postgresql_programs() is None, reason="Debian's postgresql is not installed")
+def test_a_soak_counts_a_run_a_trial(tmp_path: Path) -> None:
+    (record,) = records_of(soak.main, tmp_path / "soak.json", {"--trials": 8, "--concurrent": 1, "--rungs": 1})
+    assert record["trials"] == record["results"] == record["mlflow_runs"] == record["mlflow_trials"] == 8
+    assert record["mlflow_entries_left"] == 0 and record["samples"][-1]["trials"] == 8
+    assert all(record["after"][name] > 0 for name in ("memory_bytes", "handles", "threads"))
+
+
+def test_a_slope_is_the_growth_a_trial_after_the_warm_up() -> None:
+    memory = [(1, 5_000), (2, 9_000), (4, 10_000), (8, 14_000), (16, 22_000)]
+    samples = [soak.Sample(trials=trials, memory_bytes=size, handles=1, threads=1) for trials, size in memory]
+    assert soak.slope(samples) == pytest.approx(1_000)
 
 
 def test_a_headline_needs_few_packages() -> None:

@@ -121,6 +121,11 @@ class SearchLedger(tune.Callback):
         if self._furthest.passed(trial.config["trial_number"], result[RungResult.TIME]):
             self._patience.progress(str(trial))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Drop Tune's statistics of the trial's metrics, which nobody reads: they take 60 kB a trial for good."""
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record a lost process; Tune has restarted the trial."""
         if (loss := loss_of(trial)) is not None:
