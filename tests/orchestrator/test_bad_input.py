@@ -158,6 +158,7 @@ class TestCorruptExperts:
         assert not (workdir / "sweeps").exists()
         assert expert.read_bytes() == content
 
+    @pytest.mark.rare
     def test_are_trained_again_on_request_to_the_same_bits(self, damaged: tuple[Path, Path]) -> None:
         workdir, expert = damaged
         whole = expert.read_bytes()

@@ -135,6 +135,7 @@ def cluster() -> Iterator[tuple[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.rare
 def test_commands_join_a_cluster_and_a_time_budget_ends_the_search_there(
     cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ class TestResult:
         assert again.record == result.record and torch.equal(again.images, result.images)
         assert repr(again) == f"<SweepResult 'one' in {workdir / 'sweeps' / 'one'}>"
 
+    @pytest.mark.rare
     def test_a_second_call_in_another_thread_finds_the_same(
         self, result: orchestrator.SweepResult, workdir: Path
     ) -> None:

@@ -18,6 +18,7 @@ from tests.support.sweeps import Sweep, run_sweep
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_postgresql_holds_study_and_runs_of_a_whole_sweep(first: Sweep) -> None:
     with postgresql("studies", "mlflow") as server:
         sweep = run_sweep(
