@@ -137,6 +137,7 @@ class TestRefused:
         both = ("--dataset", "digits", "--space", "digits_regimes", "--workdir", tmp_path / "runs")
         assert_refused(run("orchestrator.baselines", *both), "--dataset digits or --space digits_regimes", "not both")
 
+    @pytest.mark.rare
     def test_more_images_than_a_class_has_before_experts_are_trained(self, tmp_path: Path) -> None:
         asked = ("--dataset", "digits", "--ipc", "1,120", "--methods", "m_datm", "--workdir", tmp_path / "runs")
         assert_refused(run("orchestrator.baselines", *asked), "106 training images, fewer than ipc = 120; lower ipc")

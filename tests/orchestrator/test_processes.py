@@ -218,6 +218,7 @@ class TestEvaluate:
         assert written["accuracy"]["n"] == 2 and 0.3 < written["accuracy"]["mean"] <= 1
         assert f"{written['accuracy']['mean']:.4f}" in done.stdout
 
+    @pytest.mark.rare
     def test_takes_a_challenge_file(self, first: Sweep) -> None:
         done = run(
             "orchestrator.evaluate", "--synthetic", first.folder / "synthetic.pt", "--dataset", "digits",

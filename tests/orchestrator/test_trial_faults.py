@@ -45,6 +45,7 @@ def has_checkpoint(root: Path | str, trial: int) -> bool:
     return Path(checkpoint_place(str(root), trial)).exists()
 
 
+@pytest.mark.rare
 def test_trials_killed_while_the_tracking_server_is_away_go_on_bit_for_bit_and_it_has_all(
     first: Sweep, mlflow_server: MlflowServer
 ) -> None:

@@ -415,7 +415,7 @@ class TestWorkdir:
     def test_one_that_cannot_be_written_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(
-            UserError, match=r"the workdir file://.*/file/runs cannot be written \(.*; check the address"
+            UserError, match=r"the workdir file://.*/file/runs cannot be written \(.*; check the folder"
         ):
             Workdir.at(f"file://{tmp_path}/file/runs").check_writable()
 

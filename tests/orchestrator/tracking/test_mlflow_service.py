@@ -124,6 +124,7 @@ class TestEveryBackend:
         assert parent.data.metrics == {
             **{f"{name}_{metric}": finals[name][metric]["mean"] for name in finals for metric in TESTED},
             "best_validation_accuracy": 0.8, "trials_finished": 3, "trials_pruned": 1, "trials_failed": 0,
+            "trials_paused": 0,
             "seconds_search": 12.5,
         }  # fmt: skip
         assert parent.data.tags["mlflow.note.content"] == describe(outcome, settings)
