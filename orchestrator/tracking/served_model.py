@@ -1,12 +1,12 @@
 """The winner's evaluation network as a model that MLflow loads and serves without this project's code."""
 
 import json
+import logging
 import platform
 import shutil
 from pathlib import Path
 
 import mlflow
-import mlflow.pytorch
 import numpy as np
 import torch
 from mlflow.models import Model, ModelSignature
@@ -36,6 +36,7 @@ def save_model(folder: Path, network: Network, dataset: ImageDataset, theta: Ten
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     example = dataset.pixels("train", [0, 1]).numpy() / np.float32(dataset.levels)  # one would fix the batch size at 1
+    _load_flavor()
     mlflow.pytorch.save_model(
         standalone(network, dataset, theta),
         aside,
@@ -138,3 +139,13 @@ def model_tags(folder: Path, place: str, run_id: str) -> dict[str, str]:
     model = Model.load(str(folder / place))
     model.artifact_path, model.run_id = place, run_id
     return {"mlflow.log-model.history": json.dumps([model.get_tags_dict()])}
+
+
+def _load_flavor() -> None:
+    """Import MLflow's flavor of PyTorch, whose `logging.basicConfig(level=ERROR)` would silence our warnings."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    import mlflow.pytorch  # noqa: F401
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
