@@ -161,7 +161,7 @@ def run_search(
     seconds_left = None if budget is None else budget - progress.seconds().get(seconds_key(settings.stage), 0.0)
     began = time.monotonic()
     if left and not watch.given_up and (seconds_left is None or seconds_left > 0):
-        add_ended(read_trials(search.study.get_trials(deepcopy=False), space, settings.stage))
+        add_ended(read_trials(before, space, settings.stage))
         with losses_known_to_tune():
             while not run_round(search, watch, before) and watch.pausing and not watch.given_up:
                 try:
