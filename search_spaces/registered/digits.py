@@ -6,7 +6,7 @@ OURS = "ours, not the paper's"
 
 SPACE = Space(
     name="digits",
-    title="Does an early matching range suit one image per class, on a dataset that a laptop can sweep?",
+    title="Which matching range suits so few images per class, on a dataset that a laptop can sweep?",
     dataset="digits",
     reference="our own reference, not the paper's: M-DATM has no setting for the digits",
     parameters={
