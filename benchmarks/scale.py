@@ -57,7 +57,7 @@ def run(job: Job) -> dict[str, Any]:
     from orchestrator.state.progress import Progress
     from orchestrator.state.settings import SweepSettings
     from orchestrator.state.workdir import Workdir
-    from orchestrator.tracking.sweep_run import open_sweep_run
+    from orchestrator.tracking.opening import open_sweep_run
     from orchestrator.tracking.trial_callback import TrackingCallback
     from search_spaces import load
 

@@ -1,17 +1,22 @@
 """The trials that a stage's study keeps, read while the stage runs and after it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from orchestrator.results.trials import TrialRecord
 from orchestrator.search.database import open_storage
-from orchestrator.search.run import read_trials
 from orchestrator.state.settings import SweepSettings
+from orchestrator.state.stage import SEARCH
+from search_spaces import Space
 
-__all__ = ["KeptTrials"]
+__all__ = ["KeptTrials", "read_trials"]
+
+_STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+_REASONS = {"paused": "the time budget ended"}
 
 
 class KeptTrials:
@@ -55,3 +60,32 @@ def _exists(uri: str) -> bool:
     """Return whether a SQLite file exists; a server's database always does."""
     url = make_url(uri)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+
+
+def read_trials(
+    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, running: str | None = None
+) -> list[TrialRecord]:
+    """Return the trials of a stage's study that have ended, and on request the unfinished ones, in their order.
+
+    Args:
+        trials: Trials of the study.
+        space: The stage's space.
+        stage: The stage.
+        running: The status of unfinished trials: paused or unfinished; None: they are left out. A trial whose proposal
+            is incomplete is left out too.
+    """
+    statuses = _STATUS if running is None else {**_STATUS, TrialState.RUNNING: running}
+    return [
+        TrialRecord(
+            number=trial.number,
+            status=trial.user_attrs.get("outcome", statuses[trial.state]),
+            settings=space.resolve(trial.params),
+            rungs=dict(sorted(trial.intermediate_values.items())),
+            seconds=float(trial.user_attrs.get("seconds", 0.0)),
+            reason=trial.user_attrs.get("reason", _REASONS.get(statuses[trial.state], "")),
+            measures=trial.user_attrs.get("measures", {}),
+            stage=stage,
+        )
+        for trial in trials
+        if trial.state in statuses and (trial.state.is_finished() or trial.params.keys() == space.first().keys())
+    ]

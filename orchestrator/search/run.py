@@ -5,9 +5,10 @@ images are in the trials' checkpoints, so an interrupted search is resumed by ru
 """
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")  # its snapshots are never read, and take 11 kB a trial
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 
 from orchestrator.cluster.losses import Patience
@@ -23,35 +23,19 @@ from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.signals import ends_by_signal
 from orchestrator.errors import ClusterError
 from orchestrator.results.trials import TrialRecord, trial_name
+from orchestrator.search.kept_trials import read_trials
+from orchestrator.search.outcome import SearchOutcome
 from orchestrator.search.proposals import StudySearch
 from orchestrator.search.scheduler import ReferenceSafeASHA
 from orchestrator.search.tune_errors import losses_known_to_tune
 from orchestrator.search.watch import RESTARTS, Furthest, SearchLedger, SearchWatch
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
-from orchestrator.state.stage import SEARCH, seconds_key
-from search_spaces import Space
+from orchestrator.state.stage import seconds_key
 from trainables.workers.trial import DistillationTrial
 from trainables.workers.workbench import TrialWork
 
-__all__ = ["SearchOutcome", "read_trials", "run_search"]
-
-_STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-_REASONS = {"paused": "the time budget ended"}
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """The outcome of a search."""
-
-    trials: list[TrialRecord]
-    """Trials that have ended, by number; if the time budget has ended, also those that it paused."""
-    halted: str | None
-    """Why no trial could continue, though its settings are valid; None if none was halted."""
-    hopeless: str | None
-    """The error of all trials, for which the search was given up; else None."""
-    interrupted: bool
-    """Whether the search was stopped by a signal."""
+__all__ = ["run_search"]
 
 
 def run_search(
@@ -79,62 +63,143 @@ def run_search(
         written: Called after each write to the study, before a trial continues.
         trainable: The class of a trial; its setup takes `work`.
     """
-    space, trials = settings.space, settings.fixed["trials"]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Tune would print the traceback of every failed trial; it is in the trial's error.txt, and the view says so.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    watch: SearchWatch | None = None
+    search = _Search(
+        settings=settings, resources=resources, patience=patience, callbacks=callbacks, written=written,
+        trainable=tune.with_parameters(trainable, work=work),
+        spend=partial(progress.spend, seconds_key(settings.stage)),
+        furthest=Furthest(settings.places.checkpoints),
+        ends=time.monotonic() + _seconds_left(settings, progress),
+    )  # fmt: skip
+    current = _Round(search)
+    if current.left and not current.watch.given_up and not search.out_of_time():
+        add_ended(read_trials(current.before, settings.space, settings.stage))
+        with losses_known_to_tune():
+            while not current.run() and current.watch.pausing and not current.watch.given_up:
+                try:
+                    patience.wait()
+                except KeyboardInterrupt:  # like Tune's `fit`, which returns normally after a signal
+                    break
+                if search.out_of_time():
+                    break
+                current = _Round(search)
+    return current.outcome()
 
-    def name_trial(trial: Any) -> str:
-        return trial_name(trial.config["trial_number"], settings.stage)
 
-    def halt(reason: str) -> None:
-        """Let no trial continue; Tune would take a raised error for the trial's."""
-        if watch is not None:
-            watch.halted = watch.halted or reason
+def _seconds_left(settings: SweepSettings, progress: Progress) -> float:
+    """Return the seconds that the time budget leaves for a stage; infinity without a budget."""
+    budget_s = settings.time_budget_s
+    return math.inf if budget_s is None else budget_s - progress.seconds().get(seconds_key(settings.stage), 0.0)
 
-    def push() -> None:
-        """Call `written` and record its error."""
-        try:
-            written()
-        except ClusterError as error:
-            halt(str(error))
 
-    def open_search() -> StudySearch:
-        return StudySearch(
-            space,
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """What all rounds of a search share; see `run_search`."""
+
+    settings: SweepSettings
+    resources: Resources
+    patience: Patience
+    callbacks: Sequence[tune.Callback]
+    written: Callable[[], None]
+    trainable: Any
+    """The class of a trial, with its work, as Tune takes it."""
+    spend: Callable[[], None]
+    """Adds the time since its last call."""
+    furthest: Furthest
+    ends: float
+    """When the time budget ends, on the monotonic clock in seconds; infinity without a budget."""
+
+    @property
+    def workers(self) -> int:
+        """Trials at once, unless the patience has lowered them."""
+        return self.resources.workers(self.settings.concurrent)
+
+    def out_of_time(self) -> bool:
+        """Whether the time budget has ended."""
+        return time.monotonic() >= self.ends
+
+
+class _Round:
+    """A round of Tune, which starts with the unfinished trials of the study."""
+
+    def __init__(self, search: _Search) -> None:
+        """Open the study.
+
+        Raises:
+            ClusterError: The database does not work.
+        """
+        self._search = search
+        self.watch = SearchWatch()
+        settings = search.settings
+        self._study = StudySearch(
+            settings.space,
             study=settings.places.study_name,
             storage=settings.places.study_storage,
             seed=settings.seed,
-            trials=trials,
+            trials=settings.fixed["trials"],
             iterations=settings.fixed["iterations"],
-            at_once=lambda: patience.workers(workers),
-            written=push,
-            halt=halt,
+            at_once=lambda: search.patience.workers(search.workers),
+            written=self._push,
+            halt=self.watch.halt,
         )
+        self.before = self._study.study.get_trials(deepcopy=False)
+        """The trials of earlier rounds and drivers."""
+        self.watch.note_earlier(self.before)
 
-    def make_tuner(search: StudySearch, watch: SearchWatch, before: list[FrozenTrial]) -> tune.Tuner:
-        """Return a round of Tune, which starts with the unfinished trials of the study."""
-        spend = partial(progress.spend, seconds_key(settings.stage))
+    @property
+    def left(self) -> int:
+        """Number of trials that had not ended before."""
+        return int(self._search.settings.fixed["trials"]) - sum(trial.state.is_finished() for trial in self.before)
+
+    def run(self) -> bool:
+        """Run until no trial is left or all are to pause, and return whether a signal ended the round."""
+        try:
+            return ends_by_signal(self._tuner().fit)
+        except Exception as error:
+            if (cause := _cluster_error(error)) is None:
+                raise
+            self.watch.halt(str(cause))
+            return False
+
+    def outcome(self) -> SearchOutcome:
+        """Return the outcome of the search if this is its last round."""
+        settings, out_of_time = self._search.settings, self._search.out_of_time()
+        if out_of_time:
+            self._study.pause()
+        records = read_trials(
+            self._study.study.get_trials(deepcopy=False), settings.space, settings.stage,
+            running="paused" if out_of_time else None,
+        )  # fmt: skip
+        # Tune's `fit` returns normally after a signal.
+        interrupted = len(records) < settings.fixed["trials"] and not out_of_time and not self.watch.given_up
+        return SearchOutcome(records, self.watch.halted, self.watch.hopeless, interrupted)
+
+    def _tuner(self) -> tune.Tuner:
+        search, settings = self._search, self._search.settings
         return tune.Tuner(
-            tune.with_resources(tune.with_parameters(trainable, work=work), resources.per_worker),
+            tune.with_resources(search.trainable, search.resources.per_worker),
             tune_config=tune.TuneConfig(
                 num_samples=-1,  # the searcher reports when no trial is left
-                search_alg=search,
+                search_alg=self._study,
                 # No trial of a grid is stopped early, whatever its accuracy.
-                scheduler=None if space.is_grid else ReferenceSafeASHA(settings.fixed, before),
+                scheduler=None if settings.space.is_grid else ReferenceSafeASHA(settings.fixed, self.before),
                 # Without a limit Tune asks for one trial at a time, and an autoscaler sees the demand of one.
-                max_concurrent_trials=workers,
+                max_concurrent_trials=search.workers,
                 reuse_actors=True,
-                time_budget_s=None if seconds_left is None else began + seconds_left - time.monotonic(),
-                trial_name_creator=name_trial,
-                trial_dirname_creator=name_trial,
+                time_budget_s=None if math.isinf(search.ends) else search.ends - time.monotonic(),
+                trial_name_creator=self._name,
+                trial_dirname_creator=self._name,
             ),
             run_config=tune.RunConfig(
                 name=settings.places.tune_name,
                 storage_path=settings.places.tune_folder,
-                callbacks=[SearchLedger(search, watch, spend, patience, furthest), *callbacks],
-                stop=watch,
+                callbacks=[
+                    SearchLedger(self._study, self.watch, search.spend, search.patience, search.furthest),
+                    *search.callbacks,
+                ],
+                stop=self.watch,
                 # A trial writes its own checkpoint and resumes from it.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
@@ -142,46 +207,15 @@ def run_search(
             ),
         )
 
-    def run_round(search: StudySearch, watch: SearchWatch, before: list[FrozenTrial]) -> bool:
-        """Run a round of Tune, and return whether a signal ended it."""
-        try:
-            return ends_by_signal(make_tuner(search, watch, before).fit)
-        except Exception as error:
-            if (cause := _cluster_error(error)) is None:
-                raise
-            halt(str(cause))
-            return False
+    def _name(self, trial: Any) -> str:
+        return trial_name(trial.config["trial_number"], self._search.settings.stage)
 
-    workers, furthest = resources.workers(settings.concurrent), Furthest(settings.places.checkpoints)
-    search = open_search()
-    before = search.study.get_trials(deepcopy=False)
-    watch = SearchWatch(before)
-    left = trials - sum(trial.state.is_finished() for trial in before)
-    budget = settings.time_budget_s
-    seconds_left = None if budget is None else budget - progress.seconds().get(seconds_key(settings.stage), 0.0)
-    began = time.monotonic()
-    if left and not watch.given_up and (seconds_left is None or seconds_left > 0):
-        add_ended(read_trials(before, space, settings.stage))
-        with losses_known_to_tune():
-            while not run_round(search, watch, before) and watch.pausing and not watch.given_up:
-                try:
-                    patience.wait()
-                except KeyboardInterrupt:  # like Tune's `fit`, which returns normally after a signal
-                    break
-                if seconds_left is not None and time.monotonic() - began >= seconds_left:
-                    break
-                search = open_search()
-                before = search.study.get_trials(deepcopy=False)
-                watch = SearchWatch(before)
-    out_of_time = seconds_left is not None and time.monotonic() - began >= seconds_left
-    if out_of_time:
-        search.pause()
-    records = read_trials(
-        search.study.get_trials(deepcopy=False), space, settings.stage, running="paused" if out_of_time else None
-    )
-    # Tune's `fit` returns normally after a signal.
-    interrupted = len(records) < trials and not out_of_time and not watch.given_up
-    return SearchOutcome(records, watch.halted, watch.hopeless, interrupted)
+    def _push(self) -> None:
+        """Call `written`; after its error no trial continues. Tune would take a raised error for the trial's."""
+        try:
+            self._search.written()
+        except ClusterError as error:
+            self.watch.halt(str(error))
 
 
 def _cluster_error(error: BaseException | None) -> ClusterError | None:
@@ -189,32 +223,3 @@ def _cluster_error(error: BaseException | None) -> ClusterError | None:
     while error is not None and not isinstance(error, ClusterError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def read_trials(
-    trials: Iterable[FrozenTrial], space: Space, stage: str = SEARCH, *, running: str | None = None
-) -> list[TrialRecord]:
-    """Return the trials of a stage's study that have ended, and on request the unfinished ones, in their order.
-
-    Args:
-        trials: Trials of the study.
-        space: The stage's space.
-        stage: The stage.
-        running: The status of unfinished trials: paused or unfinished; None: they are left out. A trial whose proposal
-            is incomplete is left out too.
-    """
-    statuses = _STATUS if running is None else {**_STATUS, TrialState.RUNNING: running}
-    return [
-        TrialRecord(
-            number=trial.number,
-            status=trial.user_attrs.get("outcome", statuses[trial.state]),
-            settings=space.resolve(trial.params),
-            rungs=dict(sorted(trial.intermediate_values.items())),
-            seconds=float(trial.user_attrs.get("seconds", 0.0)),
-            reason=trial.user_attrs.get("reason", _REASONS.get(statuses[trial.state], "")),
-            measures=trial.user_attrs.get("measures", {}),
-            stage=stage,
-        )
-        for trial in trials
-        if trial.state in statuses and (trial.state.is_finished() or trial.params.keys() == space.first().keys())
-    ]

@@ -27,25 +27,32 @@ SAME_FAILURES = 3
 class SearchWatch(tune.Stopper):
     """Ends a round of Tune: for good if no trial can continue or all fail with the same error, or for a pause."""
 
-    def __init__(self, before: Sequence[FrozenTrial]) -> None:
-        """Start with the trials of earlier drivers."""
+    def __init__(self) -> None:
         self.halted: str | None = None
-        """Why no trial can continue, though its settings are valid."""
+        """Why no trial can continue, though its settings are valid: the first reason."""
         self.hopeless: str | None = None
         """The error of all trials."""
         self.pausing = False
         """Whether a trial's process was lost so often that all trials are to pause, and then continue."""
         self._failures: list[str] = []
-        self._hopeful = any(trial.intermediate_values for trial in before)
-        for trial in before:
+        self._hopeful = False
+
+    def note_earlier(self, trials: Sequence[FrozenTrial]) -> None:
+        """Record the trials of earlier rounds and drivers."""
+        self._hopeful |= any(trial.intermediate_values for trial in trials)
+        for trial in trials:
             if reason := _failure(trial):
                 self.note_failure(reason)
+
+    def halt(self, reason: str) -> None:
+        """Let no trial continue."""
+        self.halted = self.halted or reason
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Record a result; never stops the trial itself."""
         match RungResult.from_report(result).end:
             case Halted(remedy):
-                self.halted = remedy
+                self.halt(remedy)
             case SettingsFailed(reason):
                 self.note_failure(reason)
             case None:
@@ -156,7 +163,8 @@ class SearchLedger(tune.Callback):
         if self._furthest.passed_by_checkpoint(trial.config["trial_number"]):
             self._patience.progress(str(trial))
         self._patience.lost(str(trial), loss)
-        self._watch.halted = self._watch.halted or self._patience.over
+        if (reason := self._patience.over) is not None:
+            self._watch.halt(reason)
 
 
 def _failure(trial: FrozenTrial) -> str | None:

@@ -15,8 +15,9 @@ from orchestrator.state.mirror import Mirror
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import check_same_settings, write_settings
 from orchestrator.terminal.console import make_console
+from orchestrator.tracking.opening import open_sweep_run, reopen_sweep_run
 from orchestrator.tracking.result import result_entries
-from orchestrator.tracking.sweep_run import SweepRun, open_sweep_run, reopen_sweep_run
+from orchestrator.tracking.sweep_run import SweepRun
 from orchestrator.tracking.system_metrics import monitored
 
 __all__ = ["drive", "status_after", "tracked"]

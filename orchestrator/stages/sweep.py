@@ -8,7 +8,6 @@ from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import AUTO, Resources
-from orchestrator.errors import ClusterError, NoTrialSucceeded, Stopped
 from orchestrator.planning.compilation import decide_compilation
 from orchestrator.planning.gpu_share import share_gpus
 from orchestrator.planning.plan import make_plan
@@ -20,12 +19,13 @@ from orchestrator.results.regimes import summarize_regimes
 from orchestrator.results.result_json import Execution, Found, collect_result, trials_left
 from orchestrator.results.so_far import found_so_far
 from orchestrator.results.study import study_rows, summarize_study
-from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, best_trial, trial_name
+from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord, trial_name
 from orchestrator.results.under_way import UnderWay
 from orchestrator.search.database import claim_study
 from orchestrator.search.kept_trials import KeptTrials
+from orchestrator.search.outcome import SearchOutcome
 from orchestrator.search.remaining import Later, StoppingRule
-from orchestrator.search.run import SearchOutcome, run_search
+from orchestrator.search.run import run_search
 from orchestrator.search.status import SearchStatus
 from orchestrator.search.view import SearchView
 from orchestrator.stages.bulletin import Bulletin
@@ -86,7 +86,7 @@ def _run_stages(settings: SweepSettings, resources: Resources, mirror: Mirror, c
                 run.log_dataset(inputs.dataset, inputs.file)
                 stages.train_experts()
                 outcome = stages.search(settings)
-                findings, found = stages.finish(outcome.trials, _best(settings, outcome))
+                findings, found = stages.finish(outcome.trials, outcome.winner(settings))
             return stages.write_outputs(findings, found)
         except BaseException as error:
             status = status_after(error)
@@ -245,7 +245,7 @@ class _Stages:
         settings = replace(settings, stage=final_stage(self.progress.number_repeats(variants)))
         self.repeats = study, KeptTrials(settings)
         repeats = self.search(settings)
-        _check_ended(settings, repeats, kept=f"{len(trials)} trials and {len(repeats.trials)} of the finals")
+        repeats.check_ended(settings, kept=f"{len(trials)} trials and {len(repeats.trials)} of the finals")
         sets |= read_synthetic_sets(replace(self.inputs, settings=settings), repeats.trials)
         return _Distilled(sets, settings.space, repeats.trials, fresh=True)
 
@@ -302,46 +302,3 @@ def _print_result(console: Console, settings: SweepSettings, result: dict[str, A
             soft_wrap=True,
         )
     console.print(f"Compare the trials: {settings.pages_command}", soft_wrap=True)
-
-
-def _best(settings: SweepSettings, outcome: SearchOutcome) -> TrialRecord:
-    """Return the winner of a search.
-
-    Raises:
-        Stopped: A signal ended the search.
-        ClusterError: A failure halted all trials.
-        NoTrialSucceeded: No trial succeeded.
-    """
-    _check_ended(settings, outcome, kept=f"{len(outcome.trials)} trials")
-    best = best_trial(outcome.trials)
-    if outcome.hopeless:
-        raise NoTrialSucceeded(outcome.hopeless)
-    ended = [record for record in outcome.trials if record.status != "paused"]
-    if best is None and len(ended) < settings.fixed["trials"]:
-        raise NoTrialSucceeded(
-            f"the time budget ended before a trial reached a rung; continue with a larger one: "
-            f"{settings.resume_command} --time-budget TIME"
-        )
-    if best is None:
-        reasons = sorted({record.reason for record in outcome.trials})
-        raise NoTrialSucceeded(f"none of {len(outcome.trials)} trials succeeded: {'; '.join(reasons)}")
-    return best
-
-
-def _check_ended(settings: SweepSettings, outcome: SearchOutcome, *, kept: str) -> None:
-    """Check that the distillations were not interrupted.
-
-    Args:
-        settings: Their settings.
-        outcome: How they ended.
-        kept: How many trials have ended, in words.
-
-    Raises:
-        Stopped: A signal ended them.
-        ClusterError: A failure halted all trials.
-    """
-    resume = f"resume with: {settings.resume_command}"
-    if outcome.halted:
-        raise ClusterError(f"{outcome.halted}, then {resume}")
-    if outcome.interrupted:
-        raise Stopped(f"stopped by hand after {kept}, which are kept; {resume}")

@@ -1,7 +1,7 @@
 """A sweep in MLflow: an experiment a space, a parent run a sweep, child runs for experts, trials and finals.
 
-Only the opening of a sweep sends requests to MLflow itself, so that a wrong address is refused at once. Everything else
-goes through the sweep's journal: an unreachable server neither stops nor delays a sweep.
+Everything goes through the sweep's journal: an unreachable server neither stops nor delays a sweep. `tracking.opening`
+opens the parent run.
 """
 
 import logging
@@ -10,13 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import ClusterError
 from orchestrator.results.experts import ExpertSummary
 from orchestrator.results.finals import CHALLENGE, Measured
 from orchestrator.results.trials import TrialRecord
-from orchestrator.state.databases import move_artifacts
 from orchestrator.state.stage import FINALS, SEARCH
-from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.datasets import real_dataset
 from orchestrator.tracking.entries import (
     expert_figures,
@@ -28,19 +25,19 @@ from orchestrator.tracking.entries import (
 from orchestrator.tracking.journal import Journal, RunState
 from orchestrator.tracking.mlflow_service import INPUT, RUN, STATUS, TAGS, MlflowService, Part
 from orchestrator.tracking.pages import compare_page
-from orchestrator.tracking.sender import Refused, Sender, Unavailable
+from orchestrator.tracking.sender import Sender
 from trainables.data.datasets import ImageDataset
 from trainables.storage.shared_file import SharedFile
 from trainables.workers.rung import RungResult
 
-__all__ = ["FLUSH_S", "LOCAL_SERVER", "RUNNING", "SweepRun", "open_sweep_run", "reopen_sweep_run"]
+__all__ = ["FLUSH_S", "LOCAL_SERVER", "PARENT", "RUNNING", "SweepRun", "set_status"]
 
 LOCAL_SERVER = "http://127.0.0.1:5000"
 """Where `python -m orchestrator.ui` serves the embedded database."""
 FLUSH_S = 60.0
 """How long the end of a sweep waits for MLflow."""
 
-_PARENT, _EXPERTS = "sweep", "experts"  # names of runs in the journal; a trial's is the trial's own
+PARENT, _EXPERTS = "sweep", "experts"  # names of runs in the journal; a trial's is the trial's own
 RUNNING, _INTERRUPTED = "running", "cut off"
 _STATUS = {
     RUNNING: "RUNNING", "finished": "FINISHED", "pruned": "KILLED", "paused": "KILLED", _INTERRUPTED: "KILLED",
@@ -54,16 +51,16 @@ class SweepRun:
     """The parent run of a sweep."""
 
     def __init__(self, service: MlflowService, journal: Journal) -> None:
-        """Hold an open run and start to send its journal; see `open_sweep_run`."""
+        """Hold an open run and start to send its journal; see `tracking.opening`."""
         self.journal = journal
         self.tracking_uri = service.uri
         self.experiment_id: str = journal.recall("experiment_id")
-        self.run_id: str = journal.runs()[_PARENT].run_id or ""
+        self.run_id: str = journal.runs()[PARENT].run_id or ""
         self._sender = Sender(journal, f"MLflow at {service.uri}", partial(service.deliver, journal))
 
     def log_dataset(self, dataset: ImageDataset, file: Path | SharedFile) -> None:
         """Log the dataset that is distilled, prepared in `file`, as an input of the sweep; only once in a sweep."""
-        self.journal.add(_PARENT, (INPUT, real_dataset(dataset, file)), once="dataset")
+        self.journal.add(PARENT, (INPUT, real_dataset(dataset, file)), once="dataset")
 
     def log_experts(self, experts: ExpertSummary, params: Mapping[str, Any], place: str) -> None:
         """Log the experts in a run of their own: recipe, and mean training loss by epoch; only once in a sweep.
@@ -111,17 +108,17 @@ class SweepRun:
 
     def log_result(self, entries: Iterable[Part]) -> None:
         """Log the result of a sweep or comparison, as `result_entries` yields it; only once in a sweep."""
-        self.journal.add(_PARENT, *entries, once="result")
+        self.journal.add(PARENT, *entries, once="result")
 
     @property
     def system_steps(self) -> int:
         """Number of rows of system metrics so far, including those of earlier drivers."""
-        known = self.journal.run(_PARENT)
+        known = self.journal.run(PARENT)
         return known.iteration + 1 if known else 0
 
     def add_system_metrics(self, step: int, figures: Mapping[str, float]) -> None:
         """Log a row of system metrics."""
-        self._add_row(_PARENT, step, {f"system/{name}": value for name, value in figures.items()})
+        self._add_row(PARENT, step, {f"system/{name}": value for name, value in figures.items()})
 
     def close_trials(self, records: Iterable[TrialRecord], keys: Sequence[str]) -> None:
         """Close the runs of ended or paused trials that are still open, and add rungs that the journal lacks.
@@ -152,7 +149,7 @@ class SweepRun:
         tags = {} if outcome in (RUNNING, _INTERRUPTED) else {"mdatm.outcome": outcome}
         if reason or (known is not None and known.status == "failed"):
             tags["mdatm.reason"] = reason
-        _set_status(self.journal, name, _STATUS[outcome], outcome, *([(TAGS, tags)] if tags else []))
+        set_status(self.journal, name, _STATUS[outcome], outcome, *([(TAGS, tags)] if tags else []))
 
     def open_trial(self, name: str, config: Mapping[str, Any], stage: str = SEARCH) -> RunState:
         """Create a trial's run in the journal if it is missing, and return its state."""
@@ -175,9 +172,9 @@ class SweepRun:
             Number of entries that still wait; the next run of the sweep's command sends them.
         """
         for name, run in self.journal.runs().items():
-            if name != _PARENT and run.status == RUNNING:
+            if name != PARENT and run.status == RUNNING:
                 self.set_outcome(name, _INTERRUPTED)
-        _set_status(self.journal, _PARENT, status)
+        set_status(self.journal, PARENT, status)
         backlog = self._sender.flush(deadline_s)
         self._sender.stop()
         if backlog.refused:
@@ -218,96 +215,11 @@ class SweepRun:
         self.journal.add(name, run, *param_entries(params), *figures, end, status="finished", once=once)
 
 
-def open_sweep_run(
-    tracking_uri: str | None, workdir: Workdir, space: str, sweep: str, params: Mapping[str, Any]
-) -> SweepRun:
-    """Open the parent run of a sweep in the experiment of its space, at a server or in the workdir.
-
-    A sweep with a journal resumes its run, and the server may be unreachable.
-
-    Raises:
-        UserError: The database of MLflow holds Optuna's studies.
-        ClusterError: MLflow cannot be reached or refuses, or the journal cannot be used.
-    """
-    databases, folder = workdir.databases(sweep), _journal_folder(workdir, sweep)
-    service = MlflowService(tracking_uri or databases.mlflow_uri)
-    journal = Journal(folder) if Journal.exists(folder) else None
-    try:
-        if tracking_uri is None:
-            service.open()
-            move_artifacts(databases.mlflow_database, databases.mlflow_artifacts)  # the workdir may have been moved
-        if journal is not None and journal.recall("experiment_id") is not None:
-            known = journal
-            service.patiently(lambda: _check_parent(service, known))
-        else:
-            service.open()
-            # Without a location, a database without a server would put artifacts into the current directory.
-            served = service.uri.startswith("http")
-            location = None if served else databases.mlflow_artifacts.absolute().as_uri()
-            experiment_id = service.patiently(lambda: service.find_or_create_experiment(space, location))
-            opened = journal = journal or Journal(folder)  # after the request: a wrong address creates no folder
-            service.patiently(lambda: _open_parent(service, opened, experiment_id, space, sweep))
-    except (Refused, Unavailable) as error:
-        raise ClusterError(f"MLflow at {service.uri} does not work ({error}); check --tracking-uri") from error
-    journal.add(_PARENT, *param_entries(params), once="params")
-    _set_status(journal, _PARENT, "RUNNING")
-    return SweepRun(service, journal)
-
-
-def reopen_sweep_run(tracking_uri: str | None, workdir: Workdir, sweep: str) -> SweepRun | None:
-    """Return the parent run of an ended sweep, to send waiting entries; None if the sweep has no journal.
-
-    No request is sent here, and the run's status does not change.
-
-    Raises:
-        ClusterError: The journal cannot be used.
-    """
-    folder = _journal_folder(workdir, sweep)
-    if not Journal.exists(folder):
-        return None
-    return SweepRun(MlflowService(tracking_uri or workdir.databases(sweep).mlflow_uri), Journal(folder))
-
-
-def _journal_folder(workdir: Workdir, sweep: str) -> Path:
-    return workdir.sweep(sweep) / "journal"
-
-
-def _check_parent(service: MlflowService, journal: Journal) -> None:
-    """Check that the server has the parent run; an unreachable server is trusted if its address has not changed."""
-    run_id, before = journal.runs()[_PARENT].run_id or "", journal.recall("tracking_uri")
-    try:
-        service.check_run(run_id)
-    except Unavailable:
-        if service.uri != before:
-            raise
-    except Refused as error:
-        raise Refused(f"the sweep's run {run_id} was created at {before} and does not exist here: {error}") from error
-    else:
-        journal.remember("tracking_uri", service.uri)
-
-
-def _open_parent(service: MlflowService, journal: Journal, experiment_id: str, space: str, sweep: str) -> None:
-    """Create the parent run, or find it if a driver died after its creation.
-
-    It is found by the journal's id: two sweeps of one name may share a server.
-    """
-    run_id = service.find_or_create_run(
-        experiment_id,
-        sweep,
-        now_ms(),
-        identity={"mdatm.journal": journal.recall("id")},
-        tags={"mdatm.sweep": sweep, "mdatm.space": space},
-    )
-    journal.name_run(_PARENT, run_id)
-    journal.remember("tracking_uri", service.uri)
-    journal.remember("experiment_id", experiment_id)
-
-
 def _trial_tags(stage: str) -> dict[str, str]:
     return {"mdatm.stage": SEARCH if stage == SEARCH else FINALS, "mlflow.loggedImages": "True"}
 
 
-def _set_status(journal: Journal, name: str, status: str, known_as: str | None = None, *before: Part) -> None:
+def set_status(journal: Journal, name: str, status: str, known_as: str | None = None, *before: Part) -> None:
     """Journal a run's status, and entries before it, unless the journal has this status already."""
     known, known_as = journal.run(name), known_as or status
     if known is None or known.status != known_as:

@@ -10,7 +10,8 @@ from ray import tune
 from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
-from orchestrator.search.run import SearchOutcome, run_search
+from orchestrator.search.outcome import SearchOutcome
+from orchestrator.search.run import run_search
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings_file import write_settings
 from orchestrator.state.workdir import Workdir

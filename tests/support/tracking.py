@@ -14,7 +14,8 @@ from orchestrator.stages.inputs import Inputs
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import write_settings
 from orchestrator.state.workdir import Workdir
-from orchestrator.tracking.sweep_run import SweepRun, open_sweep_run
+from orchestrator.tracking.opening import open_sweep_run
+from orchestrator.tracking.sweep_run import SweepRun
 from orchestrator.tracking.trial_callback import TrackingCallback
 from trainables.data.synthetic import SyntheticSet, write_synthetic
 from trainables.workers.rung import RungPictures, RungResult

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from orchestrator.cluster.connection import connected
 from orchestrator.cluster.resources import Resources
-from orchestrator.search.run import SearchOutcome
+from orchestrator.search.outcome import SearchOutcome
 from tests.support.searches import TRIALS, Search
 
 pytestmark = [pytest.mark.slow, pytest.mark.rare]

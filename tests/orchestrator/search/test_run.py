@@ -12,7 +12,8 @@ from rich.console import Console
 from orchestrator.cluster.connection import connected
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
-from orchestrator.search.run import SearchOutcome, run_search
+from orchestrator.search.outcome import SearchOutcome
+from orchestrator.search.run import run_search
 from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import write_settings

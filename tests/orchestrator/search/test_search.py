@@ -18,8 +18,8 @@ from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
 from orchestrator.results.trials import REFERENCE_TRIAL, best_trial, ranked
 from orchestrator.search import database
+from orchestrator.search.kept_trials import read_trials
 from orchestrator.search.proposals import StudySearch
-from orchestrator.search.run import read_trials
 from orchestrator.search.scheduler import ReferenceSafeASHA
 from orchestrator.search.watch import SearchWatch
 from orchestrator.state import databases
@@ -387,7 +387,7 @@ def deciding(scheduler: ReferenceSafeASHA) -> Any:
 
 class TestGivingUp:
     def test_after_the_third_failure_alike_if_nothing_else_ever_happened(self) -> None:
-        watch = SearchWatch([])
+        watch = SearchWatch()
         for alpha in (1e30, 2.5, 7e-3):
             assert not watch.stop_all()
             watch("t", failing(f"diverged: no finite update in iterations 0 to 24 (α = {alpha:.3g}); lower it"))
@@ -395,7 +395,7 @@ class TestGivingUp:
         assert "all of the first 3 trials failed alike: diverged" in watch.hopeless and watch.halted is None
 
     def test_not_where_failures_differ_or_a_trial_came_to_a_rung(self) -> None:
-        differing, hopeful = SearchWatch([]), SearchWatch([])
+        differing, hopeful = SearchWatch(), SearchWatch()
         hopeful("t", report(25, 0.1))
         for reason in ("diverged", "diverged", "out of memory", "diverged"):
             differing("t", failing(reason))
@@ -407,12 +407,13 @@ class TestGivingUp:
         for name in ("a", "b"):
             search.suggest(name)
             search.on_trial_complete(name, failing("diverged"))
-        watch = SearchWatch(search.study.get_trials())
+        watch = SearchWatch()
+        watch.note_earlier(search.study.get_trials())
         assert not watch.stop_all()
         watch.note_failure("diverged")
         assert watch.stop_all()
 
     def test_at_once_where_a_disk_is_full(self) -> None:
-        watch = SearchWatch([])
+        watch = SearchWatch()
         watch("t", stopping(Halted("no room")))
         assert watch.stop_all() and watch.halted == "no room" and watch.hopeless is None

@@ -23,7 +23,7 @@ from orchestrator.errors import ClusterError
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.journal import METRICS, Journal
-from orchestrator.tracking.sweep_run import reopen_sweep_run
+from orchestrator.tracking.opening import reopen_sweep_run
 from tests.support.mlflow_server import MlflowServer
 from tests.support.paths import ROOT
 from tests.support.tracking import (
@@ -246,7 +246,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.result import result_entries
-from orchestrator.tracking.sweep_run import open_sweep_run
+from orchestrator.tracking.opening import open_sweep_run
 from orchestrator.tracking.trial_callback import TrackingCallback
 from trainables.workers.rung import RungResult
 

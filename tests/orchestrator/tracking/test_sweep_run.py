@@ -19,8 +19,8 @@ from orchestrator.state.stage import FINALS
 from orchestrator.state.workdir import Workdir
 from orchestrator.tracking.datasets import real_dataset
 from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.opening import reopen_sweep_run
 from orchestrator.tracking.result import result_entries
-from orchestrator.tracking.sweep_run import reopen_sweep_run
 from tests.support.builders import sweep_settings, trial_record
 from tests.support.paths import ROOT
 from tests.support.results import MEASURED, finished_result
@@ -298,7 +298,7 @@ def test_a_database_of_studies_is_refused_before_mlflow_writes_to_it(tmp_path: P
 def test_sweeps_that_start_together_in_a_new_workdir_share_its_tables(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from orchestrator.state.workdir import Workdir\n"
-        "from orchestrator.tracking.sweep_run import open_sweep_run\n"
+        "from orchestrator.tracking.opening import open_sweep_run\n"
         "sys.exit(open_sweep_run(None, Workdir(Path(sys.argv[1])), 'space', sys.argv[2], {}).end('FINISHED'))"
     )
     started = [

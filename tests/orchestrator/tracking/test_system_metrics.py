@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.state.workdir import Workdir
 from orchestrator.tracking import system_metrics
-from orchestrator.tracking.sweep_run import SweepRun, open_sweep_run
+from orchestrator.tracking.opening import open_sweep_run
+from orchestrator.tracking.sweep_run import SweepRun
 from orchestrator.tracking.system_metrics import monitored
 
 OF_EVERY_MACHINE = {
