@@ -96,7 +96,7 @@ import hashlib
 import numpy as np
 
 from trainables.data.catalog import DatasetFacts
-from trainables.data.source import RawDataset, RawSplit, Source
+from trainables.data.source import FoundImages, FoundSplit, Source
 
 FACTS = DatasetFacts(
     name="stripes", classes=3, channels=1, image_size=8, train_images=90, test_images=30, mean=None, std=None,
@@ -104,7 +104,7 @@ FACTS = DatasetFacts(
 )
 
 
-def find(data):
+def find(data, reading):
     """Upright, lying and slanting stripes, with noise."""
 
     def split(count, seed):
@@ -113,12 +113,12 @@ def find(data):
         row, column = np.mgrid[:8, :8]
         patterns = np.stack([row % 2, column % 2, (row + column) % 4 // 2])
         pixels = 120 * patterns[labels] + draws.integers(0, 120, (count, 8, 8))
-        return RawSplit(pixels[:, None].astype(np.uint8), labels)
+        return FoundSplit.of_pixels("the stripes", pixels[:, None].astype(np.uint8), labels)
 
-    def read(progress):
-        return RawDataset(train=split(90, 1), test=split(30, 2), class_names=("upright", "lying", "slanting"))
+    def open_images():
+        return FoundImages(train=split(90, 1), test=split(30, 2), class_names=("upright", "lying", "slanting"))
 
-    return Source(facts=FACTS, fingerprint=hashlib.sha256(b"stripes 1").hexdigest(), read=read)
+    return Source(facts=FACTS, fingerprint=hashlib.sha256(b"stripes 1").hexdigest(), open=open_images)
 '''
 
 REGISTERED = """

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trainables.data import catalog, published, whitening
 from trainables.data.decoding import Progress
-from trainables.data.preparation import FORMAT_VERSION, SPLITS, split_train_validation, statistics, write
+from trainables.data.preparation import FORMAT_VERSION, SPLITS, decode_all, statistics, write
 from trainables.data.source import Source
 from trainables.data.whitening import Whitening
 from trainables.errors import DatasetError
@@ -205,19 +205,19 @@ def prepare_source(
 
 
 def _decode(source: Source, path: Path, validation_share: float, progress: Progress | None) -> None:
-    facts, raw = source.facts, source.read(progress)
-    arrays = split_train_validation(raw, validation_share)
+    facts, found = source.facts, source.open()
+    arrays = decode_all(found, facts.channels, facts.image_size, validation_share, progress)
     mean, std = facts.mean, facts.std
     if mean is None or std is None:
-        mean, std = statistics(arrays["train"][0], raw.levels)
+        mean, std = statistics(arrays["train"][0], found.levels)
     metadata = {
         "format_version": FORMAT_VERSION,
         "name": facts.name,
-        "class_names": raw.class_names,
-        "shape": raw.train.images.shape[1:],
+        "class_names": found.class_names,
+        "shape": arrays["train"][0].shape[1:],
         "mean": mean,
         "std": std,
-        "levels": raw.levels,
+        "levels": found.levels,
         "augmentation": facts.augmentation,
         "validation_share": float(validation_share),
     }

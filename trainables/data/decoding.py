@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.data.source import FoundSplit, Picture
 from trainables.errors import DatasetError
 from trainables.machine import Machine
 
@@ -45,62 +46,69 @@ def image_errors(where: str) -> Iterator[None]:
         raise DatasetError(f"{where} cannot be decoded as an image ({error}): fetch the files again") from error
 
 
-def side_of(where: str, encoded: bytes | Path | None) -> int:
-    """Return the width of an encoded image in pixels; `where` is its name in messages.
+def side_of(picture: Picture) -> int:
+    """Return the width of an encoded image in pixels.
 
     Raises:
         DatasetError: The image is damaged.
     """
     from PIL import Image
 
-    with image_errors(where), Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded or b"")) as image:
+    where, content = picture
+    assert not isinstance(content, np.ndarray), "only encoded images have a header"
+    with image_errors(where), Image.open(content if isinstance(content, Path) else io.BytesIO(content or b"")) as image:
         return int(image.width)
 
 
-def decode(
-    items: Iterator[tuple[str, bytes | Path | None]], count: int, channels: int, size: int, meter: Meter
-) -> np.ndarray:
-    """Decode images with one thread per core, 2 to 16; Pillow releases the interpreter's lock while it decodes.
+def decode(split: FoundSplit, channels: int, size: int, meter: Meter) -> np.ndarray:
+    """Decode a split with one thread per core, 2 to 16; Pillow releases the interpreter's lock while it decodes.
 
     Args:
-        items: Every image's name in messages, and its encoded bytes or its file.
-        count: Number of images.
+        split: The split.
         channels: 1 or 3; images of other modes are converted.
         size: Height and width that every image must have, in pixels.
         meter: Counts the decoded images.
 
     Returns:
-        uint8 [count, channels, size, size].
+        uint8 [n, channels, size, size].
 
     Raises:
         DatasetError: An image is damaged or has another size.
     """
-    from PIL import Image
+    pixels = np.empty((len(split.labels), channels, size, size), dtype=np.uint8)
 
-    pixels = np.empty((count, channels, size, size), dtype=np.uint8)
-
-    def decode_part(first: int, part: list[tuple[str, bytes | Path | None]]) -> int:
-        for row, (where, encoded) in enumerate(part, first):
-            with (
-                image_errors(where),
-                Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded or b"")) as image,
-            ):
-                (width, height), mode = image.size, image.mode
-                array = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)
-            if (width, height) != (size, size) or mode.startswith(("I", "F")):
-                raise DatasetError(
-                    f"images must have {size} × {size} pixels of 8 bits, but {where} has {width} × {height} "
-                    f"(mode {mode}): resize it, or name another dataset"
-                )
-            pixels[row] = array.transpose(2, 0, 1)
+    def decode_part(first: int, part: list[Picture]) -> int:
+        for row, picture in enumerate(part, first):
+            pixels[row] = _decode(picture, channels, size)
         return len(part)
 
-    first = 0
+    first, pictures = 0, split.pictures()
     with ThreadPoolExecutor(min(16, max(2, Machine().cores().amount))) as pool:
-        while block := list(itertools.islice(items, _BLOCK)):
+        while block := list(itertools.islice(pictures, _BLOCK)):
             starts = range(0, len(block), _PART)
             parts = [block[start : start + _PART] for start in starts]
             for done in pool.map(decode_part, (first + start for start in starts), parts):
                 meter.add(done)
             first += len(block)
     return pixels
+
+
+def _decode(picture: Picture, channels: int, size: int) -> np.ndarray:
+    """Return the pixels of an image, uint8 [channels, size, size]."""
+    from PIL import Image
+
+    where, content = picture
+    if isinstance(content, np.ndarray):
+        return content
+    with (
+        image_errors(where),
+        Image.open(content if isinstance(content, Path) else io.BytesIO(content or b"")) as image,
+    ):
+        (width, height), mode = image.size, image.mode
+        array = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)
+    if (width, height) != (size, size) or mode.startswith(("I", "F")):
+        raise DatasetError(
+            f"images must have {size} × {size} pixels of 8 bits, but {where} has {width} × {height} "
+            f"(mode {mode}): resize it, or name another dataset"
+        )
+    return array.transpose(2, 0, 1)

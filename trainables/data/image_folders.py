@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.catalog import FOLDER, DatasetFacts, own_facts
-from trainables.data.decoding import Meter, Progress, decode, side_of
+from trainables.data.decoding import side_of
 from trainables.data.source import (
     FoundFile,
-    RawDataset,
-    RawSplit,
+    FoundImages,
+    FoundSplit,
+    Picture,
     Source,
     check_labels,
     fingerprint,
@@ -85,7 +86,7 @@ def find_folder(data: Path) -> Source | None:
     facts = own_facts(
         FOLDER,
         classes=len(class_names),
-        image_size=side_of(str(first), first),
+        image_size=side_of(Picture(str(first), first)),
         train_images=len(train_files),
         test_images=len(test_files),
     )
@@ -124,15 +125,16 @@ def _source(
         beside: Files that list the dataset's files; part of the fingerprint.
     """
 
-    def read(progress: Progress | None) -> RawDataset:
-        meter = Meter(progress, sum(map(len, parts.values())))
-        splits = []
-        for where, part in parts.items():
-            labels = np.array([label for _, label in part], dtype=np.int64)
-            check_labels(labels, facts.classes, where)
-            items = ((str(file.path), file.path) for file, _ in part)
-            splits.append(RawSplit(decode(items, len(part), facts.channels, facts.image_size, meter), labels))
-        return RawDataset(train=splits[0], test=splits[1], class_names=class_names)
+    def open_split(where: str, part: _Labelled) -> FoundSplit:
+        labels = np.array([label for _, label in part], dtype=np.int64)
+        check_labels(labels, facts.classes, where)
+        return FoundSplit(
+            where=where, labels=labels, pictures=lambda: (Picture(str(file.path), file.path) for file, _ in part)
+        )
+
+    def open_images() -> FoundImages:
+        train, test = (open_split(where, part) for where, part in parts.items())
+        return FoundImages(train=train, test=test, class_names=class_names)
 
     files = (*beside, *(file for part in parts.values() for file, _ in part))
-    return Source(facts=facts, fingerprint=fingerprint(folder, files), read=read)
+    return Source(facts=facts, fingerprint=fingerprint(folder, files), open=open_images)

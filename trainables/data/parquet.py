@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 
 from trainables.data.catalog import PARQUET, DatasetFacts, own_facts
-from trainables.data.decoding import Meter, Progress, decode, side_of
-from trainables.data.source import FoundFile, RawDataset, RawSplit, Source, check_labels, fingerprint, list_files
+from trainables.data.decoding import side_of
+from trainables.data.source import (
+    FoundFile,
+    FoundImages,
+    FoundSplit,
+    Picture,
+    Source,
+    check_labels,
+    fingerprint,
+    list_files,
+)
 from trainables.errors import DatasetError
 
 __all__ = ["PARQUET_BATCH", "find_parquet"]
@@ -30,10 +39,11 @@ def find_parquet(facts: DatasetFacts | None, data: Path) -> Source | None:
     train, test = ([file.path for file in part] for part in (train_files, test_files))
     known = facts or _own_facts(train, test)
 
-    def read(progress: Progress | None) -> RawDataset:
-        return _read(known, train, test, progress)
-
-    return Source(facts=known, fingerprint=fingerprint(data, [*train_files, *test_files]), read=read)
+    return Source(
+        facts=known,
+        fingerprint=fingerprint(data, [*train_files, *test_files]),
+        open=lambda: _open_images(known, train, test),
+    )
 
 
 def _shards(folder: Path, prefix: str, present: Sequence[FoundFile]) -> list[FoundFile]:
@@ -53,27 +63,30 @@ def _own_facts(train: list[Path], test: list[Path]) -> DatasetFacts:
     return own_facts(
         PARQUET,
         classes=len(class_names) if class_names else int(labels.max(initial=0)) + 1,
-        image_size=side_of(*_first(train[0])),
+        image_size=side_of(_first(train[0])),
         train_images=len(labels),
         test_images=len(_labels_of_all(test)),
     )
 
 
-def _read(facts: DatasetFacts, train: list[Path], test: list[Path], progress: Progress | None) -> RawDataset:
-    labels = [_labels_of_all(files) for files in (train, test)]
+def _open_images(facts: DatasetFacts, train: list[Path], test: list[Path]) -> FoundImages:
+    splits = _open_split(train), _open_split(test)
     class_names = _class_names(train[0]) or tuple(f"class {label}" for label in range(facts.classes))
     if len(class_names) != facts.classes:
         raise DatasetError(f"{train[0]} names {len(class_names)} classes, not {facts.classes}: is it another dataset?")
     if all(re.fullmatch(r"n\d{8}", name) for name in class_names) and list(class_names) != sorted(class_names):
         raise DatasetError(f"{train[0]} numbers its WordNet ids out of order: number the labels by the sorted ids")
-    for files, part in ((train, labels[0]), (test, labels[1])):
-        check_labels(part, facts.classes, f"{files[0]}" if len(files) == 1 else f"{files[0]} and the other files")
-    meter = Meter(progress, sum(map(len, labels)))
-    splits = []
-    for files, part in ((train, labels[0]), (test, labels[1])):
-        rows = itertools.chain.from_iterable(map(_rows, files))
-        splits.append(RawSplit(decode(rows, len(part), facts.channels, facts.image_size, meter), part))
-    return RawDataset(train=splits[0], test=splits[1], class_names=class_names)
+    for split in splits:
+        check_labels(split.labels, facts.classes, split.where)
+    return FoundImages(train=splits[0], test=splits[1], class_names=class_names)
+
+
+def _open_split(files: list[Path]) -> FoundSplit:
+    return FoundSplit(
+        where=f"{files[0]}" if len(files) == 1 else f"{files[0]} and the other files",
+        labels=_labels_of_all(files),
+        pictures=lambda: itertools.chain.from_iterable(map(_rows, files)),
+    )
 
 
 @contextmanager
@@ -129,8 +142,8 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
         return tuple(names) if names else None
 
 
-def _rows(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Yield every row's name in messages and its encoded image."""
+def _rows(path: Path) -> Iterator[Picture]:
+    """Yield every row's image."""
     import pyarrow as pa
 
     with _open_parquet(path) as file:
@@ -143,10 +156,10 @@ def _rows(path: Path) -> Iterator[tuple[str, bytes | None]]:
             if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
                 raise DatasetError(f"column {name} of {path} must hold encoded images as bytes, not {column.type}")
             for value in column.to_pylist():
-                yield f"{path} row {next(number)}", value
+                yield Picture(f"{path} row {next(number)}", value)
 
 
-def _first(path: Path) -> tuple[str, bytes | None]:
+def _first(path: Path) -> Picture:
     """Return the first row, as `_rows` yields it."""
     for row in _rows(path):
         return row

@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from trainables.data.source import RawDataset
+from trainables.data.decoding import Meter, Progress, decode
+from trainables.data.source import FoundImages
 from trainables.errors import DatasetError
 from trainables.storage.atomic import write_atomically
 
-__all__ = ["FORMAT_VERSION", "SPLITS", "Arrays", "split_train_validation", "statistics", "validation_mask", "write"]
+__all__ = [
+    "FORMAT_VERSION",
+    "SPLITS",
+    "Arrays",
+    "decode_all",
+    "split_train_validation",
+    "statistics",
+    "validation_mask",
+    "write",
+]
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -26,12 +36,22 @@ _VALIDATION_SEED = 20240930  # part of the format: another seed would give anoth
 _CHUNK = 2048  # images moved or counted at once, to limit temporary memory
 
 
-def split_train_validation(raw: RawDataset, share: float) -> Arrays:
-    """Split the training images into train and validation, both in the original order.
+def decode_all(found: FoundImages, channels: int, size: int, share: float, progress: Progress | None) -> Arrays:
+    """Decode a dataset and split its training images into train and validation, both in the original order.
 
-    The train split reuses the memory of `raw.train.images`, which it overwrites.
+    Raises:
+        DatasetError: An image is damaged or has another size than `size`.
     """
-    images, labels = raw.train.images, raw.train.labels
+    meter = Meter(progress, len(found.train.labels) + len(found.test.labels))
+    train, test = (decode(split, channels, size, meter) for split in (found.train, found.test))
+    return {**split_train_validation(train, found.train.labels, share), "test": (test, found.test.labels)}
+
+
+def split_train_validation(images: np.ndarray, labels: np.ndarray, share: float) -> Arrays:
+    """Split training images uint8 [n, ch, H, W] and labels int64 [n] into train and validation, in the original order.
+
+    The train split reuses the memory of `images`, which it overwrites.
+    """
     mask = validation_mask(labels, share)
     validation = (images[mask], labels[mask])
     kept = np.flatnonzero(~mask)
@@ -40,7 +60,7 @@ def split_train_validation(raw: RawDataset, share: float) -> Arrays:
         rows = kept[first : first + _CHUNK]
         images[first : first + len(rows)] = images[rows]
     train = (images[: len(kept)], labels[kept])
-    return {"train": train, "validation": validation, "test": (raw.test.images, raw.test.labels)}
+    return {"train": train, "validation": validation}
 
 
 def validation_mask(labels: np.ndarray, share: float) -> np.ndarray:

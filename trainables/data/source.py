@@ -11,28 +11,55 @@ from typing import NamedTuple
 import numpy as np
 
 from trainables.data.catalog import DatasetFacts
-from trainables.data.decoding import Progress
 from trainables.errors import DatasetError
 
-__all__ = ["FoundFile", "RawDataset", "RawSplit", "Source", "check_labels", "fingerprint", "list_files", "list_folders"]
+__all__ = [
+    "FoundFile",
+    "FoundImages",
+    "FoundSplit",
+    "Picture",
+    "Source",
+    "check_labels",
+    "fingerprint",
+    "list_files",
+    "list_folders",
+]
 
 _ONE_BYTE = 255
 
 
-@dataclass(frozen=True)
-class RawSplit:
-    """Images uint8 [n, ch, H, W], writable, and labels int64 [n]."""
+class Picture(NamedTuple):
+    """An image that was found, not yet decoded."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    where: str
+    """Its name in messages: a file, or a file and a row."""
+    content: bytes | Path | np.ndarray | None
+    """Encoded bytes, a file that holds them, or pixels uint8 [ch, H, W]; None if the row is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawDataset:
-    """A decoded dataset; `levels` is the pixel value that represents 1.0."""
+class FoundSplit:
+    """The images of a split and their labels, found but not decoded."""
 
-    train: RawSplit
-    test: RawSplit
+    where: str
+    """Its name in messages."""
+    labels: np.ndarray
+    """int64 [n]."""
+    pictures: Callable[[], Iterator[Picture]]
+    """Yields the n images in the order of the labels; may be called again."""
+
+    @classmethod
+    def of_pixels(cls, where: str, images: np.ndarray, labels: np.ndarray) -> "FoundSplit":
+        """Return the split of images uint8 [n, ch, H, W] that are in memory, and labels int64 [n]."""
+        return cls(where=where, labels=labels, pictures=lambda: (Picture(where, image) for image in images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundImages:
+    """A dataset's images, found but not decoded; `levels` is the pixel value that represents 1.0."""
+
+    train: FoundSplit
+    test: FoundSplit
     class_names: tuple[str, ...]
     levels: int = _ONE_BYTE
 
@@ -45,8 +72,8 @@ class Source:
     """The catalog's facts, or those of the files for a dataset that is not in the catalog."""
     fingerprint: str
     """Changes if a file to be read changes its path in the folder, its size or its modification time."""
-    read: Callable[[Progress | None], RawDataset]
-    """Decode all images; raises DatasetError if an image or a label is wrong."""
+    open: Callable[[], FoundImages]
+    """Read what decoding needs beside the images; raises DatasetError if a label is wrong."""
 
 
 class FoundFile(NamedTuple):

@@ -15,7 +15,6 @@ import torch
 from tests.support.paths import ROOT
 from tests.support.pictures import cifar10_parquet, picture, prepare, write_parquet
 from trainables.data import catalog, datasets, preparation
-from trainables.data import source as raw
 from trainables.data.datasets import ImageDataset
 from trainables.errors import DatasetError
 
@@ -71,8 +70,7 @@ class TestSplits:
         monkeypatch.setattr(preparation, "_CHUNK", 3)
         images = np.arange(200, dtype=np.uint8).reshape(50, 1, 2, 2)
         labels = np.arange(50) % 5
-        split = raw.RawSplit(images.copy(), labels)
-        carved = preparation.split_train_validation(raw.RawDataset(train=split, test=split, class_names=()), 0.3)
+        carved = preparation.split_train_validation(images.copy(), labels, 0.3)
         held_out = preparation.validation_mask(labels, 0.3)
         assert np.array_equal(carved["train"][0], images[~held_out])
         assert np.array_equal(carved["validation"][0], images[held_out])
