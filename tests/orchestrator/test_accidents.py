@@ -1,6 +1,5 @@
 """Sweeps whose processes are killed at random moments leave what an undisturbed sweep leaves, bit for bit."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -17,20 +16,16 @@ FINALS = ("--final-seeds", "1", "--baselines", "k_center")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, float]:
-    """A sweep from nothing, and the seconds that it took."""
-    began = time.monotonic()
-    sweep = run_sweep(tmp_path_factory.mktemp("undisturbed"), "sweep", *FINALS)
-    return sweep, time.monotonic() - began
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A sweep from nothing."""
+    return run_sweep(tmp_path_factory.mktemp("undisturbed"), "sweep", *FINALS)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_is_killed_the_sweep_is_the_undisturbed_one(
-    undisturbed: tuple[Sweep, float], tmp_path: Path, seed: int
-) -> None:
-    sweep, seconds = undisturbed
+def test_whatever_is_killed_the_sweep_is_the_undisturbed_one(undisturbed: Sweep, tmp_path: Path, seed: int) -> None:
+    sweep = undisturbed
     accidents = draw_accidents(seed)
-    said = run_with_accidents(tmp_path, "sweep", accidents, seconds, *FINALS)
+    said = run_with_accidents(tmp_path, "sweep", accidents, sweep.result["seconds"], *FINALS)
 
     disturbed = Sweep(tmp_path, "sweep", said[-1])
     told = f"seed {seed}: {accidents}\n{''.join(said)}"

@@ -23,7 +23,8 @@ from trainables.workers.baselines import BaselineMaker
 
 pytestmark = pytest.mark.slow
 
-SETS = [ComparedSet(method, 1) for method in ("herding", "moderate", "k_center")]
+NAMES = ["herding", "moderate", "k_center"]
+SETS = [ComparedSet(method, 1) for method in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -63,5 +64,7 @@ def test_a_worker_that_is_lost_is_replaced_and_makes_the_rest(
         place = f"{inputs.settings.places.checkpoints}/baselines/{wanted.name}-0.safetensors"
         assert results[made[wanted]] == place
         assert results[wanted] == f"trained on {place}"
-    assert notes.read_text().split() == ["herding", "moderate", "moderate", "k_center"]
+    # Whether the first set's result was sent before the process ended is Ray's affair; a stored set is not made again.
+    made_in_order = notes.read_text().split()
+    assert made_in_order in ([*NAMES[:2], *NAMES[1:]], [*NAMES[:2], *NAMES])
     assert "The process of the set moderate-1 was lost: it was killed, or it crashed;" in said.getvalue()
