@@ -5,6 +5,7 @@ drawn as a start and two widths (T = T_minus + T_width, T_plus = T + T_growth), 
 """
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,6 +61,17 @@ def _is_augmentation(value: str) -> bool:
 _AUGMENTATION = Plain(
     f"(dataset, none, or different names of {', '.join(AUGMENTATIONS)} joined by _)", _is_augmentation
 )
+
+
+def _is_colour(value: str) -> bool:
+    if value == "white" or re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return True
+    from PIL import ImageColor  # only here: few spaces name another colour
+
+    return value.lower() in ImageColor.colormap
+
+
+_COLOUR = Plain("(a colour's name, as in CSS, or #rrggbb)", _is_colour)
 
 
 LARGEST = 1_000_000
@@ -200,6 +212,13 @@ _KEYS = (
     _fixed("zca", bool, _ANY, "whether images are whitened",
            f"MTT, FTD and DATM do, M-DATM does not, {NORMALISATION}", False),
     _fixed("classes", int, _AT_LEAST_0, "use the first so many classes in label order only; 0: all", "ours", 0),
+    _fixed("image_size", int, _AT_LEAST_0, "height and width to which images are resized, in pixels; 0: as they are",
+           "ours", 0),
+    _fixed("fit", str, _one_of("crop", "pad", "squash"),
+           "how an image becomes square: its centre, with margins, or distorted", "ours", "crop"),
+    _fixed("background", str, _COLOUR, "colour behind transparent pixels and in margins", "ours", "white"),
+    _fixed("damaged", str, _one_of("refuse", "skip"), "what happens to a dataset with damaged images: refused, or they "
+           "are left out", "ours", "refuse"),
     _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", DSA, "dataset"),
     _fixed("validation_share", float, _UP_TO_HALF, "share of the training images held out for the search's objective",
            "ours", 0.1),

@@ -92,8 +92,10 @@ def make_plan(settings: SweepSettings) -> Plan:
 
     Raises:
         DatasetError: The dataset is unknown, has fewer classes than asked for, or lacks the files that describe it.
+        ConfigError: The network is too deep for the images.
     """
     fixed = settings.fixed
+    settings.check_depth()
     data = settings.facts.first(fixed["classes"])
     train_images = round(data.train_images * (1 - fixed["validation_share"]))
     forward, parameters, activations = _network_cost(

@@ -14,6 +14,7 @@ from orchestrator.results.statistics import summarize
 from orchestrator.stages.inputs import prepare_dataset
 from orchestrator.terminal.progress_bar import progress_bar
 from trainables.config.protocol import Protocol
+from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset, load
 from trainables.data.labels import default_order_labels
@@ -72,7 +73,8 @@ def evaluate(
     """
     stored = read_stored(synthetic, dataset, classes) if synthetic.suffix == ".safetensors" else None
     config: dict[str, Any] = dict(stored.config) if stored else {"classes": classes or 0}
-    source = find(dataset, data)
+    reading = Reading.from_settings(config)
+    source = find(dataset, data, reading)
     facts = source.facts.first(config.get("classes", 0))
     sizes = {"classes": facts.classes, "channels": facts.channels, "image_size": facts.image_size}
     network = ConvNet(
@@ -82,7 +84,7 @@ def evaluate(
     )
     images = stored.images if stored else read_challenge(synthetic, **sizes)[0]
     path = prepare_dataset(
-        source, datasets, config.get("validation_share", 0.1), console,
+        source, datasets, config.get("validation_share", 0.1), console, reading=reading,
         classes=config.get("classes", 0), zca=config.get("zca", False),
     )  # fmt: skip
     real = load(path, splits=("train", "validation", "test"))

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.processes import assert_refused, run
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
+from trainables.config.reading import Reading
 
 PROBE = """
 import runpy, sys
@@ -122,7 +123,7 @@ def keys_read(package: str) -> set[str]:
 
 def test_every_key_of_the_vocabulary_reaches_a_setting() -> None:
     """No key of a space is silently ignored: each is a field of a unit's settings or read by name in the sweep."""
-    of_units = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
+    of_units = {field.name for config in (DistillationConfig, ExpertRecipe, Reading) for field in fields(config)}
     # Read as T and T_plus, and by the space itself.
     derived = {"T_width", "T_growth", "horizon_epochs", "repeats", "ipcs", "methods", "baselines"}
     assert sorted(VOCABULARY.keys() - of_units - derived - keys_read("orchestrator")) == []

@@ -54,6 +54,10 @@ class DatasetFacts:
     instructions: str
     """What the data folder must hold."""
 
+    def resized(self, image_size: int) -> "DatasetFacts":
+        """Return the facts of the dataset with images resized to `image_size` pixels; 0: as they are."""
+        return replace(self, image_size=image_size or self.image_size)
+
     def first(self, classes: int) -> "DatasetFacts":
         """Return the facts of the first `classes` classes (0: all); the published sets are balanced.
 

@@ -82,11 +82,10 @@ def find_folder(data: Path) -> Source | None:
     train_files, test_files = parts.values()
     if not train_files:
         raise DatasetError(f"{train} holds no images in class folders: put some into {train}/CLASS")
-    first = train_files[0][0].path
     facts = own_facts(
         FOLDER,
         classes=len(class_names),
-        image_size=side_of(Picture(str(first), first)),
+        image_size=side_of(Picture(str(file.path), file.path) for file, _ in train_files),
         train_images=len(train_files),
         test_images=len(test_files),
     )

@@ -63,7 +63,7 @@ def _own_facts(train: list[Path], test: list[Path]) -> DatasetFacts:
     return own_facts(
         PARQUET,
         classes=len(class_names) if class_names else int(labels.max(initial=0)) + 1,
-        image_size=side_of(_first(train[0])),
+        image_size=side_of(itertools.chain.from_iterable(map(_rows, train))),
         train_images=len(labels),
         test_images=len(_labels_of_all(test)),
     )
@@ -157,10 +157,3 @@ def _rows(path: Path) -> Iterator[Picture]:
                 raise DatasetError(f"column {name} of {path} must hold encoded images as bytes, not {column.type}")
             for value in column.to_pylist():
                 yield Picture(f"{path} row {next(number)}", value)
-
-
-def _first(path: Path) -> Picture:
-    """Return the first row, as `_rows` yields it."""
-    for row in _rows(path):
-        return row
-    raise DatasetError(f"{path} has no rows: remove it, or put images into it")

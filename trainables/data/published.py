@@ -5,6 +5,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -43,7 +44,7 @@ def find(dataset: str | Implementation, data: Path | None, reading: Reading = AS
     Args:
         dataset: One of `catalog.names()` or of `catalog.OWN_FACTS`, or the implementation of any dataset.
         data: The folder that holds it; unused for the digits.
-        reading: How its files are read.
+        reading: How its files are read; `facts.image_size` of the source is its `image_size`, if it has one.
 
     Raises:
         DatasetError: The name is unknown, or the folder does not hold the dataset in a known layout.
@@ -57,7 +58,7 @@ def find(dataset: str | Implementation, data: Path | None, reading: Reading = AS
         raise DatasetError(
             f"{dataset.address} must find the dataset {dataset.name}, not {source.facts.name}: correct facts.name"
         )
-    return source
+    return replace(source, facts=source.facts.resized(reading.image_size))
 
 
 def cifar10(data: Path | None, reading: Reading) -> Source:

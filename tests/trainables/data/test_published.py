@@ -105,8 +105,8 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("item", "label", "message"),
         [
-            (picture(0, 28), 0, r"32 × 32 pixels of 8 bits, but .*test.*parquet row 3 has 28 × 28"),
-            (np.zeros((32, 32), np.uint16), 0, r"row 3 has 32 × 32 \(mode I;16\)"),
+            (picture(0, 28), 0, r"32 × 32 pixels, but .*test.*parquet row 3 has 28 × 28 .*--set image_size=32"),
+            (encode(np.zeros((32, 32), np.float32), "TIFF"), 0, r"row 3 cannot be decoded as an image \(mode F"),
             (b"no image", 0, "row 3 cannot be decoded as an image"),
             (
                 encode(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))[:300],
@@ -119,7 +119,7 @@ class TestParquet:
             (picture(0, 32), None, "must hold one integer per row"),
             (picture(0, 32), 0, "every class must occur, but .*test.*parquet has none of class 3"),
         ],
-        ids=["size", "16 bits", "no image", "truncated", "null", "above", "below", "no label", "class missing"],
+        ids=["size", "floats", "no image", "truncated", "null", "above", "below", "no label", "class missing"],
     )
     def test_a_wrong_row(self, tmp_path: Path, item: Any, label: Any, message: str) -> None:
         cifar10_parquet(tmp_path / "data")
@@ -256,14 +256,16 @@ class TestImageFolder:
         assert np.array_equal(dataset.split("test").images, pictures)
         assert [len(dataset.split(split)) for split in datasets.SPLITS] == [9, 3, 6]
         assert (dataset.classes, dataset.channels, dataset.image_size) == (3, 3, 12)
-        mean, _ = preparation.statistics(dataset.split("train").images, 255)
+        mean, _ = preparation.statistics([dataset.split("train").images], 255)
         assert dataset.mean == mean
 
     def test_the_first_that_is_not_like_the_others_is_named(self, tmp_path: Path) -> None:
         image_folder(tmp_path / "data")
         for name, size in (("ant/1.png", (12, 10)), ("cow/3.png", (14, 14))):
             (tmp_path / "data" / "train" / name).write_bytes(encode(np.zeros((*size, 3), np.uint8)))
-        with pytest.raises(DatasetError, match=r"12 × 12 pixels of 8 bits, but .*train/ant/1\.png has 10 × 12"):
+        with pytest.raises(
+            DatasetError, match=r"one size, but .*train/ant/1\.png has 10 × 12 pixels, and all have 10 × 12 to 14 × 14"
+        ):
             prepare("folder", tmp_path, tmp_path / "data")
 
     def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
