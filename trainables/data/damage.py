@@ -31,7 +31,7 @@ class Damage:
     @classmethod
     def read(cls, stored: dict[str, Any] | None) -> "Damage | None":
         """Return what `as_stored` stored; None: nothing."""
-        return stored and cls(stored["count"], tuple(stored["first"]))
+        return None if stored is None else cls(stored["count"], tuple(stored["first"]))
 
     def as_stored(self) -> dict[str, Any]:
         """Return it as JSON."""

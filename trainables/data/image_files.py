@@ -1,6 +1,7 @@
 """Reads one image as a viewer shows it: upright, in sRGB, opaque, 8 bits, in the size that is wanted."""
 
 import io
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def _orientation(image: Any) -> int:
     """Return EXIF's orientation, 1 to 8. A damaged EXIF block says nothing about it, and viewers ignore the block."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow raises many types for damaged bytes
+    except (SyntaxError, ValueError, LookupError, TypeError, OSError, EOFError, struct.error):  # Pillow's
         return 1
 
 

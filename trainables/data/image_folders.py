@@ -1,6 +1,7 @@
 """Folders of image files: Tiny ImageNet as published, and any dataset with one folder per class."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,8 @@ def find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
             raise DatasetError(f"{annotations[0].path} names {wnid}, which wnids.txt does not: unpack it again")
         test.append((by_name[name], label_of[wnid]))
     parts = {f"the training images of {folder}": train, f"the validation images of {folder}": test}
-    return _source(facts, folder, parts, tuple(wnids), beside=(*annotations, *lists))
+    counted = replace(facts, train_images=len(train), test_images=len(test))
+    return _source(counted, folder, parts, tuple(wnids), beside=(*annotations, *lists))
 
 
 def find_folder(data: Path) -> Source | None:

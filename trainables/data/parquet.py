@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ def find_parquet(facts: DatasetFacts | None, data: Path) -> Source | None:
     if not train_files or not test_files:
         return None
     train, test = ([file.path for file in part] for part in (train_files, test_files))
-    known = facts or _own_facts(train, test)
+    if facts:  # with the counts of these files, which may hold a part of the published images
+        known = replace(facts, train_images=_rows_in(train), test_images=_rows_in(test))
+    else:
+        known = _own_facts(train, test)
 
     return Source(
         facts=known,
@@ -56,6 +60,15 @@ def _shards(folder: Path, prefix: str, present: Sequence[FoundFile]) -> list[Fou
             f"{len(files)} of {prefix}*.parquet: add the missing ones or remove those of other datasets"
         )
     return files
+
+
+def _rows_in(files: Sequence[Path]) -> int:
+    """Return the number of rows of all files, from their footers."""
+    rows = 0
+    for path in files:
+        with _open_parquet(path) as file:
+            rows += file.metadata.num_rows
+    return rows
 
 
 def _own_facts(train: list[Path], test: list[Path]) -> DatasetFacts:

@@ -203,14 +203,13 @@ class _Sink:
         self._splits[buffer.address] = split
         return buffer
 
-    def write(self, content: "bytes | pa.Buffer") -> None:
-        """Write bytes, or the images for which a buffer stands."""
+    def write(self, content: Any) -> None:
+        """Write bytes, or the images for which a buffer of Arrow's stands."""
         split = self._splits.get(content.address) if isinstance(content, pa.Buffer) else None
         if split is None:
             self._file.write(content)
             return
-        if content.size != split.image_bytes:
-            raise AssertionError("Arrow must write a buffer as a whole")
+        assert content.size == split.image_bytes, "Arrow writes a buffer as a whole"
         for block in split.blocks():
             self._file.write(np.ascontiguousarray(block).data)
 

@@ -69,7 +69,7 @@ class Source:
     """A dataset that was found but not yet decoded."""
 
     facts: DatasetFacts
-    """The catalog's facts, or those of the files for a dataset that is not in the catalog."""
+    """The catalog's facts, or those of the files for a dataset that is not in the catalog; counts are the files'."""
     fingerprint: str
     """Changes if a file to be read changes its path in the folder, its size or its modification time."""
     open: Callable[[], FoundImages]

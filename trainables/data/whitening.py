@@ -127,9 +127,9 @@ def check_memory(size: int, memory: Limit) -> None:
     if needed_bytes > memory.amount:
         most = math.isqrt(memory.amount // (8 * _MATRICES))
         raise DatasetError(
-            f"whitening images of {size:,} values needs {needed_bytes / 2**30:,.1f} GiB of memory, and "
-            f"{memory.amount / 2**30:,.1f} GiB may be taken ({memory.by}), enough for {most:,} values: set zca=false or "
-            "a smaller image_size"
+            f"whitening images of {size:,} values needs {needed_bytes / 2**30:,.1f} GiB of memory, and only "
+            f"{memory.amount / 2**30:,.1f} GiB may be taken ({memory.by}), enough for {most:,} values: set zca=false "
+            "or a smaller image_size"
         )
 
 

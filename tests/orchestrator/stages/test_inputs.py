@@ -1,9 +1,12 @@
 """What the units of work are given: the same view of the dataset everywhere, and experts addressed by it."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import UserError
@@ -13,11 +16,14 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from search_spaces import load
 from tests.support.builders import sweep_settings
+from tests.support.pictures import image_folder
 from trainables.data import datasets
+from trainables.errors import InputError
 from trainables.storage.shared_file import local_path
 
 VIEWS: dict[str, dict[str, Any]] = {
-    "whole": {}, "classes": {"classes": 3}, "zca": {"zca": True}, "both": {"classes": 3, "zca": True}
+    "whole": {}, "classes": {"classes": 3}, "zca": {"zca": True}, "both": {"classes": 3, "zca": True},
+    "resized": {"image_size": 16},
 }  # fmt: skip
 
 
@@ -44,6 +50,46 @@ def test_workers_load_the_view_that_was_asked_for(inputs: dict[str, Inputs], nam
         assert (dataset.whitening is not None) == values.get("zca", False)
 
 
+def test_images_network_and_experts_follow_the_size(inputs: dict[str, Inputs]) -> None:
+    resized = inputs["resized"]
+    assert resized.dataset.image_size == resized.network.image_size == 16
+    assert resized.settings.source.facts.image_size == 16
+
+
+def test_damaged_images_that_are_left_out_are_told_every_time(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data")
+    (tmp_path / "data" / "train" / "ant" / "2.png").write_bytes(b"no image")
+    space = replace(load("digits"), dataset="folder").override({"damaged": "skip"})
+    settings = sweep_settings(space=space, workdir=Workdir(tmp_path / "workdir"), data=tmp_path / "data")
+    for _ in range(2):
+        console = Console(file=io.StringIO(), width=1000)
+        made = prepare_inputs(settings, console)
+        assert "1 damaged images were left out: " in console.file.getvalue()
+        assert "ant/2.png (its bytes are no known image format)" in console.file.getvalue()
+    assert len(made.dataset.split("train")) + len(made.dataset.split("validation")) == 11
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 8, "net_depth": 4}, "use net_depth ≤ 3, or image_size ≥ 16"),
+        (
+            {"image_size": 4000, "zca": True},
+            r"whitening images of 16,000,000 values needs [\d,]+\.\d GiB",
+        ),
+        ({"image_size": 500_000}, "preparing 1,797 images of 500000 × 500000 pixels needs"),
+    ],
+    ids=["network", "whitening", "disk"],
+)
+def test_what_cannot_be_is_refused_before_anything_is_decoded(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    settings = sweep_settings(space=load("digits").override(values), workdir=Workdir(tmp_path / "workdir"))
+    with pytest.raises(InputError, match=message):
+        prepare_inputs(settings, make_console(quiet=True))
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
 def test_every_view_has_experts_of_its_own(inputs: dict[str, Inputs]) -> None:
     assert len({made.store.address for made in inputs.values()}) == len(VIEWS)
 
@@ -57,7 +103,7 @@ def test_the_whole_datasets_experts_are_addressed_as_before_there_were_views(inp
 
 def test_a_manifest_says_in_words_that_images_are_whitened(inputs: dict[str, Inputs]) -> None:
     assert {name: made.store.identity.record()["dataset"].get("zca") for name, made in inputs.items()} == {
-        "whole": None, "classes": None, "zca": 0.1, "both": 0.1
+        "whole": None, "classes": None, "zca": 0.1, "both": 0.1, "resized": None
     }  # fmt: skip
 
 
