@@ -62,10 +62,10 @@ def test_damaged_images_that_are_left_out_are_told_every_time(tmp_path: Path) ->
     space = replace(load("digits"), dataset="folder").override({"damaged": "skip"})
     settings = sweep_settings(space=space, workdir=Workdir(tmp_path / "workdir"), data=tmp_path / "data")
     for _ in range(2):
-        console = Console(file=io.StringIO(), width=1000)
-        made = prepare_inputs(settings, console)
-        assert "1 damaged images were left out: " in console.file.getvalue()
-        assert "ant/2.png (its bytes are no known image format)" in console.file.getvalue()
+        printed = io.StringIO()
+        made = prepare_inputs(settings, Console(file=printed, width=1000))
+        assert "1 damaged images were left out: " in printed.getvalue()
+        assert "ant/2.png (its bytes are no known image format)" in printed.getvalue()
     assert len(made.dataset.split("train")) + len(made.dataset.split("validation")) == 11
 
 
