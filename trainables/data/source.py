@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from trainables.data.catalog import DatasetFacts
 from trainables.errors import DatasetError
 
 __all__ = [
+    "AS_PUBLISHED",
+    "Findings",
     "FoundFile",
     "FoundImages",
     "FoundSplit",
@@ -65,6 +67,24 @@ class FoundImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a finder saw beside the images."""
+
+    layout: str
+    """The layout, in words: "folders train/CLASS, test/CLASS"."""
+    skipped: Mapping[str, int]
+    """Number of files or folders that were left out, by reason: hidden, not an image."""
+    test_from: str
+    """What the test split is: "test" or "validation", a split of the files, or "carved from train"."""
+    notes: tuple[str, ...]
+    """Sentences for the plan, the report and the terminal."""
+
+
+AS_PUBLISHED = Findings(layout="as published", skipped={}, test_from="test", notes=())
+"""Nothing to say."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A dataset that was found but not yet decoded."""
 
@@ -74,6 +94,8 @@ class Source:
     """Changes if a file to be read changes its path in the folder, its size or its modification time."""
     open: Callable[[], FoundImages]
     """Read what decoding needs beside the images; raises DatasetError if a label is wrong."""
+    findings: Findings = AS_PUBLISHED
+    """What was seen beside the images."""
 
 
 class FoundFile(NamedTuple):
