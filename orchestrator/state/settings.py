@@ -19,6 +19,7 @@ from search_spaces.entry import Kind
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 from trainables.config.protocol import Protocol
+from trainables.config.reading import Reading
 from trainables.data import catalog
 from trainables.data.catalog import DatasetFacts
 from trainables.data.published import find
@@ -184,7 +185,12 @@ class SweepSettings:
         Raises:
             DatasetError: The files are missing; says which files to put where.
         """
-        return find(self.dataset, self.data)
+        return find(self.dataset, self.data, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """How the dataset's files are read."""
+        return Reading.from_settings(self.fixed)
 
     @property
     def facts(self) -> DatasetFacts:
@@ -195,6 +201,16 @@ class SweepSettings:
         """
         of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
         return self.source.facts if of_its_files else catalog.facts(self.dataset.name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the dataset's files; nothing if the catalog has its facts and no folder is given.
+
+        Raises:
+            DatasetError: The files are missing.
+        """
+        of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
+        return self.source.findings.lines if of_its_files or self.data is not None else ()
 
     def check_dataset(self) -> None:
         """Refuse, before any work, a dataset whose files are missing or that has too few classes.

@@ -1,6 +1,10 @@
 """How the files of a dataset are read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from trainables.config.checks import require
 
 __all__ = ["AS_IT_IS", "Reading"]
 
@@ -20,7 +24,20 @@ class Reading:
     test_share: float = 0.2
     """Share of each class's images that becomes the test split where the files have none."""
     test_split: str = "auto"
-    """The split of the files that is the test split; auto: the one that is labelled and usually is."""
+    """The split of the files that is the test split; auto: the one that is labelled, test before validation."""
+
+    def __post_init__(self) -> None:
+        """Refuse invalid settings."""
+        require(0 < self.test_share <= 0.5, f"test_share must be larger than 0 and at most 0.5, not {self.test_share}")
+        require(
+            self.test_split in ("auto", "test", "validation"),
+            f"test_split is auto, test or validation, not {self.test_split}",
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Build from a flat mapping; a field that it lacks, as in sets of earlier versions, has its default."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings})
 
 
 AS_IT_IS = Reading()
