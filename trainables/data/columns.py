@@ -144,11 +144,14 @@ def merged(files: Sequence[FileLabels], default: tuple[str, ...] | None) -> tupl
         of the metadata, or else that of the sorted labels.
 
     Raises:
-        DatasetError: A number has no name in the metadata.
+        DatasetError: A number has no name in the metadata, or two have one.
     """
     tables, order, plain = [], dict[str, None](), dict[tuple[str, Value], None]()
     for file in files:
         names = file.names or default
+        if names is not None and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DatasetError(f"{file.where} names two classes {twice!r}: rename one")
         numbered = names is not None and all(type(value) is int for value in file.values)
         if numbered:
             assert names is not None

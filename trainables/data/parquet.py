@@ -25,6 +25,7 @@ from trainables.data.columns import (
 from trainables.data.image_columns import IMAGES, is_grey, pictures
 from trainables.data.image_folders import is_image
 from trainables.data.source import (
+    Findings,
     FoundFile,
     FoundImages,
     FoundSplit,
@@ -36,7 +37,7 @@ from trainables.data.source import (
     shown,
 )
 from trainables.data.splits import Layout, Part, split_in
-from trainables.data.tree import OTHER, Folder
+from trainables.data.tree import OTHER, Folder, walk
 from trainables.errors import DatasetError
 
 __all__ = ["find_parquet", "find_parquet_layout"]
@@ -48,14 +49,25 @@ _PUBLISHED_IMAGES, _PUBLISHED_LABELS = ("image", "img"), ("label", "labels", "fi
 
 
 def find_parquet(facts: DatasetFacts, data: Path) -> Source | None:
-    """Find a catalogued dataset's Parquet files: train*.parquet and test*.parquet (or val*.parquet) in a folder."""
+    """Find a catalogued dataset's Parquet files: train*.parquet and test*.parquet (or val*.parquet) in a folder.
+
+    Without these it finds the files of the hub's layouts, at any depth.
+    """
     files = list_files(data, lambda name: name.endswith(".parquet"))
-    shards = {
-        prefix: [file for file in files if file.path.name.startswith(prefix)] for prefix in ("train", "test", "val")
+    splits = {
+        split: [file for file in files if file.path.name.startswith(prefix)]
+        for split, prefix in (("train", "train"), ("test", "test"), ("validation", "val"))
     }
-    for prefix, part in shards.items():
-        _check_complete(data, part, f"{prefix}*.parquet")
-    train_files, test_files = shards["train"], shards["test"] or shards["val"]
+    for split, part in splits.items():
+        _check_complete(data, part, f"the {split} split")
+    if not splits["train"]:
+        tree, _ = walk(data, lambda name: name.endswith(".parquet"))
+        for file in tree.below():
+            splits.setdefault(split_in(file.path.relative_to(data)) or "", []).append(file)
+        for split in ("train", "test", "validation"):
+            _one_dataset(data, split, splits[split])
+    test_from = "test" if splits["test"] else "validation"
+    train_files, test_files = splits["train"], splits[test_from]
     if not train_files or not test_files:
         return None
     train, test = ([file.path for file in part] for part in (train_files, test_files))
@@ -63,6 +75,12 @@ def find_parquet(facts: DatasetFacts, data: Path) -> Source | None:
         facts=replace(facts, train_images=_count(train), test_images=_count(test)),
         fingerprint=fingerprint(data, [*train_files, *test_files]),
         open=lambda: _open_catalogued(facts, train, test),
+        findings=Findings(
+            layout=f"Parquet files: {len(train)} of train, {len(test)} of {test_from}",
+            skipped={},
+            test_from=test_from,
+            notes=(),
+        ),
     )
 
 
@@ -151,7 +169,7 @@ def _open_catalogued(facts: DatasetFacts, train: list[Path], test: list[Path]) -
         raise DatasetError(f"{train[0]} numbers its WordNet ids out of order: number the labels by the sorted ids")
     splits = []
     for files in (train, test):
-        labels = np.concatenate([_published_labels(path) for path in files])
+        labels = np.concatenate([_in_order(_published_labels(path), path, names) for path in files])
         check_labels(labels, facts.classes, _where(files))
         splits.append(
             FoundSplit(
@@ -159,6 +177,20 @@ def _open_catalogued(facts: DatasetFacts, train: list[Path], test: list[Path]) -
             )
         )
     return FoundImages(train=splits[0], test=splits[1], class_names=names)
+
+
+def _in_order(labels: np.ndarray, path: Path, order: Sequence[str]) -> np.ndarray:
+    """Return labels int64 [n] numbered by `order`; those of a file that names its classes in another order are matched.
+
+    Raises:
+        DatasetError: The file names other classes.
+    """
+    names = _names(path, _PUBLISHED_LABELS)
+    if names is None or names == order or ((labels < 0) | (labels >= len(names))).any():
+        return labels  # wrong labels are refused by their caller
+    if sorted(names) != sorted(order):
+        raise DatasetError(f"{path} names other classes than the first file: is it of another dataset?")
+    return np.array([order.index(name) for name in names], dtype=np.int64)[labels]
 
 
 def _published_labels(path: Path) -> np.ndarray:

@@ -74,6 +74,11 @@ def find(dataset: str | Implementation, data: Path | None, reading: Reading = AS
         raise DatasetError(
             f"{dataset.address} must find the dataset {dataset.name}, not {source.facts.name}: correct facts.name"
         )
+    if reading.test_split not in ("auto", source.findings.test_from):
+        raise DatasetError(
+            f"test_split={reading.test_split} cannot be chosen for {dataset.name}, whose test split is "
+            f"{source.findings.test_from}: leave test_split out"
+        )
     return source
 
 

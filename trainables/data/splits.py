@@ -158,8 +158,6 @@ def _train(layout: Layout) -> Part:
             if without
             else f"{train.where} has no images: put some into it"
         )
-    if len(set(train.classes)) < len(train.classes):
-        raise DatasetError(f"{train.where} gives two classes one name ({_listed(train.classes)}): rename one")
     if len(train.classes) < 2:
         raise DatasetError(
             f"a dataset needs two classes, but {train.where} has only {_listed(train.classes)} ({layout.words}): give "

@@ -216,6 +216,11 @@ class TestLabels:
         with pytest.raises(DatasetError, match=message):
             find("own", tmp_path / "data")
 
+    def test_one_name_for_two_classes_is_refused(self, tmp_path: Path) -> None:
+        both(tmp_path / "data", pa.array(ENCODED), pa.array(THREE), metadata=names_of(["cat", "dog", "cat"]))
+        with pytest.raises(DatasetError, match=r"train\.parquet names two classes 'cat': rename one"):
+            find("own", tmp_path / "data")
+
     @pytest.mark.parametrize("metadata", [{"huggingface": "{"}, {"huggingface": "[]"}, {"huggingface": '{"info": 3}'}])
     def test_metadata_of_another_kind_is_ignored(self, tmp_path: Path, metadata: dict[str, str]) -> None:
         source = find("own", both(tmp_path / "data", pa.array(ENCODED), pa.array(THREE), metadata=metadata))

@@ -23,6 +23,7 @@ from tests.support.pictures import (
     tiny_folder,
     write_parquet,
 )
+from trainables.config.reading import Reading
 from trainables.data import augmentation, catalog, datasets, preparation
 from trainables.data import published as sources
 from trainables.errors import DatasetError
@@ -50,6 +51,42 @@ class TestParquet:
         for folder, metadata in (("a", {"class_names": ",".join(names)}), ("b", {"huggingface": json.dumps(hub)})):
             cifar10_parquet(tmp_path / folder, metadata=metadata)
             assert prepare("cifar10", tmp_path, tmp_path / folder).class_names == tuple(names)
+
+    def test_files_that_number_the_classes_differently_are_matched_by_name(self, tmp_path: Path) -> None:
+        names = [f"thing {label}" for label in range(10)]
+        cifar10_parquet(tmp_path / "data", metadata={"class_names": ",".join(names)})
+        pictures = [picture(label, 32) for label in range(10)]
+        test = tmp_path / "data" / "test-00000-of-00001.parquet"
+        write_parquet(test, pictures, range(10), metadata={"class_names": ",".join(reversed(names))})
+        dataset = prepare("cifar10", tmp_path, tmp_path / "data")
+        assert dataset.class_names == tuple(names)
+        assert dataset.split("test").labels.tolist() == list(reversed(range(10)))
+        write_parquet(test, pictures, range(10), metadata={"class_names": ",".join(["other", *names[1:]])})
+        with pytest.raises(DatasetError, match="names other classes than the first file: is it of another dataset"):
+            prepare("cifar10", tmp_path, tmp_path / "data")
+
+    @pytest.mark.parametrize("layout", ["plain_text/{split}-00000-of-00001.parquet", "plain_text/{split}/0000.parquet"])
+    def test_the_hubs_layouts(self, tmp_path: Path, layout: str) -> None:
+        _, test = cifar10_parquet(tmp_path / "made")
+        for split in ("train", "test"):
+            file = tmp_path / "data" / layout.format(split=split)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "made" / f"{split}-00000-of-00001.parquet").rename(file)
+        assert np.array_equal(prepare("cifar10", tmp_path, tmp_path / "data").split("test").images, test)
+
+    def test_a_part_is_counted_as_what_it_is(self, tmp_path: Path) -> None:
+        cifar10_parquet(tmp_path / "data")
+        facts = sources.find("cifar10", tmp_path / "data").facts
+        assert (facts.train_images, facts.test_images) == (40, 10)
+        assert facts.mean == catalog.facts("cifar10").mean
+
+    def test_another_test_split_cannot_be_chosen(self, tmp_path: Path) -> None:
+        cifar10_parquet(tmp_path / "data")
+        assert sources.find("cifar10", tmp_path / "data", Reading(test_split="test")).findings.test_from == "test"
+        with pytest.raises(
+            DatasetError, match="test_split=validation cannot be chosen for cifar10, whose test split is"
+        ):
+            sources.find("cifar10", tmp_path / "data", Reading(test_split="validation"))
 
     def test_the_validation_files_serve_as_test_split_where_there_is_no_test(self, tmp_path: Path) -> None:
         train, test = cifar10_parquet(tmp_path / "data")
