@@ -1,9 +1,12 @@
 """What the units of work are given: the same view of the dataset everywhere, and experts addressed by it."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import UserError
@@ -13,6 +16,7 @@ from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
 from search_spaces import load
 from tests.support.builders import sweep_settings
+from tests.support.pictures import image_folder
 from trainables.data import datasets
 from trainables.storage.shared_file import local_path
 
@@ -59,6 +63,22 @@ def test_a_manifest_says_in_words_that_images_are_whitened(inputs: dict[str, Inp
     assert {name: made.store.identity.record()["dataset"].get("zca") for name, made in inputs.items()} == {
         "whole": None, "classes": None, "zca": 0.1, "both": 0.1
     }  # fmt: skip
+
+
+def test_what_was_seen_in_the_files_is_printed(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data")
+    (tmp_path / "data" / "test" / "cow").rename(tmp_path / "data" / "test" / ".cow")
+    printed = io.StringIO()
+    space = replace(load("digits"), dataset="own")
+    prepare_inputs(
+        sweep_settings(space=space, name="own", workdir=Workdir(tmp_path / "runs"), data=tmp_path / "data"),
+        Console(file=printed, width=60),
+    )
+    assert printed.getvalue().splitlines()[:3] == [
+        "Reading the dataset own",
+        "Note: class 'cow' has no test images: macro-F1 and macro-recall leave it out",
+        "Note: Files or folders that were left out: 1 hidden",
+    ]
 
 
 def test_a_sweep_is_gone_on_with_on_its_own_images_alone(inputs: dict[str, Inputs], tmp_path: Path) -> None:
