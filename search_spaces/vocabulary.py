@@ -222,6 +222,11 @@ _KEYS = (
     _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", DSA, "dataset"),
     _fixed("validation_share", float, _UP_TO_HALF, "share of the training images held out for the search's objective",
            "ours", 0.1),
+    _fixed("test_share", float, _UP_TO_HALF, "share of each class's images that becomes the test split where the files "
+           "have none", "ours", 0.2),
+    _fixed("test_split", str, _one_of("auto", "test", "validation"),
+           "split of the files that is the test split; auto: the one that is labelled, test before validation", "ours",
+           "auto"),
     _fixed("network", str, Registered(Kind.NETWORK), "what experts, distillation and evaluation train",
            f"challenge, {CHALLENGE_PROTOCOL}", "convnet"),
     _fixed("net_depth", int, _AT_LEAST_1, "blocks of the ConvNet", f"challenge, {CHALLENGE_PROTOCOL}", 3),

@@ -235,6 +235,8 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
             f"{first} on one CPU core for trial 0, {largest} for the largest N and batch_syn of the space",
         )  # fmt: skip
     console.print(what)
+    for line in settings.notes:
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
 
     cost = Table(title="Cost, nothing stopped early", title_justify="left")
     for heading in ("stage", "operations", "one CPU core", "one GPU"):

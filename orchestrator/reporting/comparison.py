@@ -22,6 +22,7 @@ from orchestrator.reporting.templating import render
 from orchestrator.reporting.words import SKIPPED, TEACHERS, chance_text, meanings_text, method_name, size_text
 from orchestrator.results.comparison import OURS, Record, in_order, spreads, values_by_repeat
 from orchestrator.results.differences import compare_methods
+from orchestrator.results.result_json import dataset_lines
 from orchestrator.state.settings import SweepSettings
 from search_spaces.entry import Kind
 from search_spaces.registry import compared
@@ -56,6 +57,7 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any], notice
         spread=None if notice else spread(records),
         notice=notice,
         pages=pages_section(settings, result["mlflow"]),
+        data_lines=dataset_lines(result),
     )
     write_report_pages(settings.places.folder / "report.html", text, title=f"{settings.name}: {title}")
 

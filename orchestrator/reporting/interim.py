@@ -54,7 +54,7 @@ def write_interim_report(standing: Standing, records: list[TrialRecord]) -> None
         "interim.md.j2",
         title=title,
         notice=notice,
-        question=question_section(settings),
+        question=question_section(settings, result),
         trials=trials_table(ranked(records), settings.space.varied) if best is not None else "",
         settings=settings_section(settings.space, records),
         advice=advice_section(settings.space, records),

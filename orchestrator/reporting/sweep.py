@@ -1,6 +1,7 @@
 """The report of a sweep: report.md, and the same text as report.html, one file with embedded pictures."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.reporting.page import write_report_pages
@@ -30,6 +31,7 @@ from orchestrator.reporting.tables import trials_table
 from orchestrator.reporting.templating import render
 from orchestrator.reporting.words import number_text, size_text
 from orchestrator.results.finals import read_confusions
+from orchestrator.results.result_json import dataset_lines
 from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Space, Study
@@ -62,7 +64,7 @@ def write_report(
         result=result,
         counts=result["trials"],
         reference=space.reference,
-        question=question_section(settings),
+        question=question_section(settings, result),
         study=study_section(result["study"], space, rows) if isinstance(space, Study) else "",
         test=test_section(settings, result),
         regimes=regime_section(settings, result),
@@ -83,8 +85,8 @@ def write_report(
     write_report_pages(settings.places.folder / "report.html", text, title=title)
 
 
-def question_section(settings: SweepSettings) -> str:
-    """Return the section that says what is searched, in Markdown."""
+def question_section(settings: SweepSettings, result: Mapping[str, Any]) -> str:
+    """Return the section that says what is searched, and on what data, in Markdown."""
     space, fixed = settings.space, settings.fixed
     return render(
         "sections/question.md.j2",
@@ -92,6 +94,7 @@ def question_section(settings: SweepSettings) -> str:
         fixed=fixed,
         size=size_text(fixed["ipc"]),
         searched=_searched(space),
+        data_lines=dataset_lines(result),
     )
 
 

@@ -1,7 +1,8 @@
 """result.json: its content, and its readers and writer."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.errors import UserError
@@ -11,12 +12,15 @@ from orchestrator.results.trials import REFERENCE_TRIAL, STATUSES, TrialRecord, 
 from orchestrator.results.under_way import UnderWay
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison, Study
+from trainables.data.source import AS_PUBLISHED, Findings
 from trainables.storage.atomic import write_json
 
 __all__ = [
     "Execution",
     "Found",
     "collect_result",
+    "dataset_entry",
+    "dataset_lines",
     "finished_result",
     "require_finished",
     "stored_result",
@@ -62,6 +66,8 @@ class Execution:
     """Time by stage, s."""
     mlflow: dict[str, str]
     """Addresses of the sweep's runs in MLflow."""
+    dataset: Findings = AS_PUBLISHED
+    """What was seen beside the dataset's images."""
 
 
 def collect_result(
@@ -90,6 +96,7 @@ def collect_result(
         "space": settings.space.name,
         "status": status,
         "seed": settings.seed,
+        "dataset": dataset_entry(execution.dataset),
         "trials": {status: statuses.count(status) for status in STATUSES},
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
@@ -104,6 +111,16 @@ def collect_result(
         "files": FILES | ({part: f"{part}.parquet"} if part else {}) if finished else {"trials": FILES["trials"]},
         **({"under_way": under_way.to_json()} if under_way else {}),
     }
+
+
+def dataset_entry(findings: Findings) -> dict[str, Any]:
+    """Return what result.json says about the dataset's files."""
+    return asdict(findings)
+
+
+def dataset_lines(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sentences about the dataset's files in result.json; none in one of an earlier version."""
+    return Findings(**result["dataset"]).lines if "dataset" in result else ()
 
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:

@@ -90,11 +90,12 @@ def evaluate(
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checks: dict[str, Any] = {}
-    notes: list[str] = []
+    notes: list[str] = list(source.findings.notes)
     if stored:
-        notes = check_origin(synthetic, stored, real)
+        notes += check_origin(synthetic, stored, real)
     elif not unchecked:
-        checks, notes = check_values(images, real, device)
+        checks, of_values = check_values(images, real, device)
+        notes += of_values
     for note in notes:
         click.echo(f"Note: {note}")
     ipc = len(images) // real.classes

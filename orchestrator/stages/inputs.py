@@ -115,6 +115,8 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
     fixed = settings.fixed
     _load_user_code(settings)
     console.print(f"Reading the dataset {settings.space.dataset}", markup=False)
+    for line in settings.source.findings.lines:
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
     network = _network(settings)  # first, so that one that does not suit the images is refused before they are decoded
     path = prepare_dataset(
         settings.source,

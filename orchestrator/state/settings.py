@@ -205,6 +205,16 @@ class SweepSettings:
             return self.source.facts
         return catalog.facts(self.dataset.name).resized(self.reading.image_size)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the dataset's files; nothing if the catalog has its facts and no folder is given.
+
+        Raises:
+            DatasetError: The files are missing.
+        """
+        of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
+        return self.source.findings.lines if of_its_files or self.data is not None else ()
+
     def check_dataset(self) -> None:
         """Refuse, before any work, a dataset whose files are missing or that has too few classes.
 

@@ -25,7 +25,7 @@ class Reading:
     test_share: float = 0.2
     """Share of each class's images that becomes the test split where the files have none."""
     test_split: str = "auto"
-    """The split of the files that is the test split; auto: the one that is labelled and usually is."""
+    """The split of the files that is the test split; auto: the one that is labelled, test before validation."""
 
     def __post_init__(self) -> None:
         """Refuse invalid settings."""
@@ -35,6 +35,11 @@ class Reading:
             _is_colour(self.background), f"background is a colour's name, as in CSS, or #rrggbb, not {self.background}"
         )
         require(self.damaged in ("refuse", "skip"), f"damaged is refuse or skip, not {self.damaged}")
+        require(0 < self.test_share <= 0.5, f"test_share must be larger than 0 and at most 0.5, not {self.test_share}")
+        require(
+            self.test_split in ("auto", "test", "validation"),
+            f"test_split is auto, test or validation, not {self.test_split}",
+        )
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
+from trainables.data.strata import stratified_mask
 from trainables.errors import DatasetError
 from trainables.storage.atomic import write_atomically
 
@@ -70,23 +71,15 @@ class StoredSplit:
 def validation_mask(labels: np.ndarray, share: float) -> np.ndarray:
     """Choose `share` of every class, rounded, at least one image and not all; return a mask, bool [n].
 
-    numpy guarantees only a bit generator's raw stream for all versions. This function uses that stream, so an upgrade
-    does not change the validation split.
-
     Raises:
         DatasetError: A class has fewer than two images.
     """
-    keys = np.random.PCG64(_VALIDATION_SEED).random_raw(len(labels))
-    mask = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < 2:
-            raise DatasetError(
-                f"every class needs 2 training images, one to validate on; class {label} has 1: add some"
-            )
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
-        mask[rows[np.argsort(keys[rows], kind="stable")[:count]]] = True
-    return mask
+    present, counts = np.unique(labels, return_counts=True)
+    if (counts < 2).any():
+        raise DatasetError(
+            f"every class needs 2 training images, one to validate on; class {present[counts < 2][0]} has 1: add some"
+        )
+    return stratified_mask(labels, share, _VALIDATION_SEED)
 
 
 def statistics(blocks: Iterable[np.ndarray], levels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,5 +1,6 @@
 """The plan: its counts against formulas, for fewer classes, whitening, and datasets that the catalog does not know."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def test_whitening_costs_a_matrix_product_whenever_a_real_image_is_read() -> Non
     assert added["finals"] == pytest.approx(5 * 60 * images * 2 * 64**2, rel=1e-9)
 
 
-@pytest.mark.parametrize("dataset", ["folder", "parquet"])
+@pytest.mark.parametrize("dataset", ["folder", "parquet", "own"])
 def test_a_dataset_of_ones_own_is_counted_from_its_files(folders: Path, dataset: str) -> None:
-    made = plan(dataset, folders / dataset, expert_count=1, validation_share=0.5)
+    place = folders / ("parquet" if dataset == "own" else dataset)
+    made = plan(dataset, place, expert_count=1, validation_share=0.5)
     forward = 2 * 9 * 3 * 32 * 256 + 2 * 9 * 32 * 32 * 64 + 2 * 512 * 2
     assert made.operations["experts"] == 25 * 6 * forward * 6
 
@@ -104,11 +106,18 @@ def test_the_command_plans_it_too_or_refuses_in_a_line(folders: Path, tmp_path: 
     space.write_text(SPACE.format("folder"))
     planned = run("orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder")
     assert planned.returncode == 0, planned.stderr
-    assert "total" in planned.stdout
+    assert "total" in planned.stdout and "Note:" not in planned.stdout
     resized = run(
         "orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder", "--set", "image_size=2"
     )
     assert_refused(resized, "net_depth ≤ 1, or image_size ≥ 4")
+    shutil.rmtree(folders / "folder" / "test")
+    (folders / "folder" / "train" / ".DS_Store").write_bytes(b"")
+    noted = run("orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder")
+    assert "Note: The files have no test split: 0.2 of each class's training images became it" in noted.stdout
+    assert "Note: Files or folders that were left out: 1 hidden" in noted.stdout
+    chosen = ["--space", space, "--plan", "--data", folders / "folder", "--set", "test_split=validation"]
+    assert_refused(run("orchestrator.sweep", *chosen), "test_split=validation is not among the splits", "train")
     assert_refused(run("orchestrator.sweep", "--space", space, "--plan"), "folder needs its files", "--data")
     assert_refused(
         run("orchestrator.sweep", "--space", "digits", "--plan", "--set", "classes=11"), "2 to 10 for digits, not 11"

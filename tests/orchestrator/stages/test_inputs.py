@@ -107,6 +107,22 @@ def test_a_manifest_says_in_words_that_images_are_whitened(inputs: dict[str, Inp
     }  # fmt: skip
 
 
+def test_what_was_seen_in_the_files_is_printed(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data")
+    (tmp_path / "data" / "test" / "cow").rename(tmp_path / "data" / "test" / ".cow")
+    printed = io.StringIO()
+    space = replace(load("digits"), dataset="own")
+    prepare_inputs(
+        sweep_settings(space=space, name="own", workdir=Workdir(tmp_path / "runs"), data=tmp_path / "data"),
+        Console(file=printed, width=60),
+    )
+    assert printed.getvalue().splitlines()[:3] == [
+        "Reading the dataset own",
+        "Note: class 'cow' has no test images: macro-F1 and macro-recall leave it out",
+        "Note: Files or folders that were left out: 1 hidden",
+    ]
+
+
 def test_a_sweep_is_gone_on_with_on_its_own_images_alone(inputs: dict[str, Inputs], tmp_path: Path) -> None:
     """Wherever their files are now; a sweep of an earlier version, which recorded none, records them now."""
     check_same_dataset(inputs["whole"], Progress(tmp_path))
