@@ -102,6 +102,8 @@ class Key:
     meaning: str
     source: str
     """Source of the default, or of the key's meaning."""
+    words: tuple[str, ...] = ()
+    """Words that may stand in the place of a number."""
 
     def check(self, value: object) -> Value:
         """Return `value` as the key's type.
@@ -109,9 +111,12 @@ class Key:
         Raises:
             SpaceError: if it is of another type or breaks the rule.
         """
+        if isinstance(value, str) and value in self.words:
+            return value
         kind, fits = _KINDS[self.kind]
         if not fits(value) or not self.rule.holds(value):
-            raise SpaceError(f"{self.name} must be {' '.join([kind, self.rule.text]).strip()}, not {value!r}")
+            rule = " or ".join([" ".join([kind, self.rule.text]).strip(), *self.words])
+            raise SpaceError(f"{self.name} must be {rule}, not {value!r}")
         largest = _LARGEST_SEED if self.name == "expert_seed" else LARGEST
         if self.kind is int and is_whole(value) and value > largest:
             shown = f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
@@ -136,8 +141,10 @@ class Key:
         return self.check(value)
 
 
-def _searchable(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
-    return Key(name, kind, default, rule, True, meaning, source)
+def _searchable(
+    name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None, *words: str
+) -> Key:
+    return Key(name, kind, default, rule, True, meaning, source, words)
 
 
 def _fixed(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
@@ -154,9 +161,13 @@ _KEYS = (
     _searchable("T_growth", int, _AT_LEAST_0, "epochs from T to T_plus, the last upper bound", MATCHING_RANGE),
     _searchable("interval", int, _AT_LEAST_1, "iterations for each +1 of the upper bound", MATCHING_RANGE),
     _searchable("lr_pixel", float, _POSITIVE, "learning rate of the synthetic images", DISTILLATION),
-    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α; 0 keeps α", DISTILLATION),
-    _searchable("alpha_init", float, _POSITIVE, "α before the first iteration",
-                f"DATM's lr_teacher, {DISTILLATION}", 0.01),
+    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α, or of log α; 0 keeps α", DISTILLATION),
+    _searchable("alpha_init", float, _POSITIVE,
+                "α before the first iteration; auto: that at which N steps on the initial images come nearest experts",
+                f"DATM's lr_teacher, {DISTILLATION}", 0.01, "auto"),
+    _searchable("alpha_update", str, _one_of("linear", "log"),
+                "linear: α is learned itself, as in the papers; log: its logarithm is, so that it stays positive",
+                f"the reference codes, {DISTILLATION}", "linear"),
     _searchable("batch_syn", int, _AT_LEAST_1, "synthetic images a step; as many as the set or more: all",
                 DISTILLATION),
     _searchable("max_matching_loss", float, _POSITIVE, "updates with a larger loss are skipped",

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.planning.reach import reach_text
 from orchestrator.planning.workers import workers_here
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison
@@ -220,6 +221,10 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         "experts",
         f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",
     )
+    if not isinstance(settings.space, Comparison):
+        point = settings.space.resolve(settings.space.points()[0])
+        images = settings.facts.first(fixed["classes"]).train_images * (1 - fixed["validation_share"])
+        what.add_row("steps of trial 0", reach_text(point, round(images)))
     what.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
     what.add_row(
         "memory of one trial",

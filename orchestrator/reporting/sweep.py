@@ -25,16 +25,18 @@ from orchestrator.reporting.sections.importance import (
 from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.sections.ranges import draw_ranges, range_section
 from orchestrator.reporting.sections.regimes import regime_section
+from orchestrator.reporting.sections.starting_alpha import alpha_section
 from orchestrator.reporting.sections.study import draw_study, study_section
 from orchestrator.reporting.sections.trials import draw_trials
 from orchestrator.reporting.tables import trials_table
 from orchestrator.reporting.templating import render
-from orchestrator.reporting.words import number_text, size_text
+from orchestrator.reporting.words import number_text, overridden_text, reference_text
 from orchestrator.results.finals import read_confusions
 from orchestrator.results.result_json import dataset_lines
 from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Space, Study
+from search_spaces.set_size import size_text
 
 __all__ = ["question_section", "write_report"]
 
@@ -63,7 +65,7 @@ def write_report(
         headline=headline(result),
         result=result,
         counts=result["trials"],
-        reference=space.reference,
+        reference=reference_text(space),
         question=question_section(settings, result),
         study=study_section(result["study"], space, rows) if isinstance(space, Study) else "",
         test=test_section(settings, result),
@@ -73,6 +75,7 @@ def write_report(
         settings=settings_section(space, records),
         ranges=range_section(space, records),
         diagnostics=diagnostics_section(facts),
+        alpha=alpha_section(facts, result["best"]["config"]),
         labels=label_section(records),
         loss=loss_section(records),
         advice=advice_section(space, records),
@@ -95,6 +98,7 @@ def question_section(settings: SweepSettings, result: Mapping[str, Any]) -> str:
         size=size_text(fixed["ipc"]),
         searched=_searched(space),
         data_lines=dataset_lines(result),
+        overridden=overridden_text(space),
     )
 
 

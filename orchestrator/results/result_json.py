@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.results.differences import compare_finals
 from orchestrator.results.experts import ExpertSummary
+from orchestrator.results.movement import hardly_moved
 from orchestrator.results.trials import REFERENCE_TRIAL, STATUSES, TrialRecord, best_trial
 from orchestrator.results.under_way import UnderWay
 from orchestrator.state.settings import SweepSettings
@@ -100,6 +101,7 @@ def collect_result(
         "trials": {status: statuses.count(status) for status in STATUSES},
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
+        "movement": _movement(trials),
         "finals": found.finals,
         "comparisons": compare_finals(found.finals) if finished else [],
         **({part: found.study} if part else {}),
@@ -124,7 +126,22 @@ def dataset_lines(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:
-    return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
+    movement = {name: record.measures.get(name) for name in ("skip_rate", "image_displacement")}
+    return {
+        "trial": record.name,
+        "config": record.settings,
+        "validation_accuracy": record.last,
+        "movement": movement,
+    }
+
+
+def _movement(trials: list[TrialRecord]) -> dict[str, int]:
+    """Return how many trials reached a rung whose measures are known, and how many of them hardly moved their images.
+
+    The measures of a running trial are known when it ends.
+    """
+    measured = [record for record in trials if "image_displacement" in record.measures]
+    return {"trials": len(measured), "hardly_moved": sum(hardly_moved(record.measures) for record in measured)}
 
 
 def stored_result(settings: SweepSettings) -> dict[str, Any] | None:

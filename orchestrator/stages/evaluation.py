@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from orchestrator.errors import UserError
-from orchestrator.reporting.words import size_text
 from orchestrator.results.statistics import summarize
 from orchestrator.stages.inputs import prepare_dataset
 from orchestrator.terminal.progress_bar import progress_bar
+from search_spaces.set_size import size_text
 from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
