@@ -9,7 +9,8 @@ instead of by mean and standard deviation.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ __all__ = [
     "check_whitening",
     "load",
     "names",
+    "open_splits",
     "prepare",
     "prepare_source",
     "prepared",
@@ -243,19 +245,33 @@ def prepared(
 
 def _keep_classes(path: Path, kept: Path, classes: int) -> None:
     """Write the first classes of a prepared dataset to a file beside it."""
-    with path.open("rb") as file:  # read, not mapped: all pages of a map would count as this process's memory
+    _, _, metadata = _open(path)
+    with open_splits(path) as splits:
+        first = {name: split.only(split.labels < classes) for name, split in splits.items()}
+        check_disk(kept, sum(split.image_bytes for split in first.values()), f"keeping the first {classes} classes")
+        write(kept, first, {**metadata, "class_names": metadata["class_names"][:classes]})
+
+
+@contextmanager
+def open_splits(path: Path) -> Iterator[dict[str, StoredSplit]]:
+    """Open a prepared dataset to read all of it in blocks; all pages of `load`'s map would count as memory.
+
+    Args:
+        path: What `prepare` returned.
+    """
+    with path.open("rb") as file:
         mapped, reader, metadata = _open(path)
         shape = tuple(metadata["shape"])
-        splits = {}
-        for name in SPLITS:
-            split = _map_split(reader, metadata, name)
-            rows = np.flatnonzero(split.labels < classes)
-            place = split.images.ctypes.data - mapped.address
-            splits[name] = StoredSplit(
-                shape=shape, rows=rows, labels=split.labels[rows], read=partial(_rows_at, file, place, shape)
+        splits = {name: _map_split(reader, metadata, name) for name in SPLITS}
+        yield {
+            name: StoredSplit(
+                shape=shape,
+                rows=np.arange(len(split)),
+                labels=split.labels,
+                read=partial(_rows_at, file, split.images.ctypes.data - mapped.address, shape),
             )
-        check_disk(kept, sum(split.image_bytes for split in splits.values()), f"keeping the first {classes} classes")
-        write(kept, splits, {**metadata, "class_names": metadata["class_names"][:classes]})
+            for name, split in splits.items()
+        }
 
 
 def _rows_at(file: BinaryIO, place: int, shape: tuple[int, ...], first: int, count: int) -> np.ndarray:

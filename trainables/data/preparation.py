@@ -9,7 +9,7 @@ import math
 import mmap
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +55,10 @@ class StoredSplit:
     def image_bytes(self) -> int:
         """Bytes of all its images."""
         return len(self.rows) * math.prod(self.shape)
+
+    def only(self, chosen: np.ndarray) -> "StoredSplit":
+        """Return the images of a mask, bool [n]."""
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen])
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield its images in order, uint8 [b, ch, H, W]; may be called again."""
