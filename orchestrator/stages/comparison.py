@@ -181,7 +181,7 @@ def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> d
         "space": settings.space.name,
         "status": status,
         "seed": settings.seed,
-        "dataset": dataset_entry(settings.source.findings),
+        "dataset": dataset_entry(inputs.findings),
         "records": comparison_records(settings, _measured(progress), len(dataset.split("train")), dataset.classes),
         "seconds": progress.seconds(),
         "mlflow": run.facts(),

@@ -17,6 +17,7 @@ from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset, load
+from trainables.data.duplicates import duplicates_of
 from trainables.data.labels import default_order_labels
 from trainables.data.published import find
 from trainables.data.synthetic import SyntheticSet, read_challenge, read_synthetic
@@ -90,7 +91,7 @@ def evaluate(
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checks: dict[str, Any] = {}
-    notes: list[str] = list(source.findings.notes)
+    notes: list[str] = list(source.findings.with_note(duplicates_of(path).warning).notes)
     if stored:
         notes += check_origin(synthetic, stored, real)
     elif not unchecked:

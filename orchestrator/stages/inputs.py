@@ -18,7 +18,8 @@ from search_spaces.entry import Kind
 from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data.augmentation import Augmentation, parse_families
 from trainables.data.datasets import ImageDataset, check_whitening, load, prepare_source, whiten, whitened
-from trainables.data.source import Source
+from trainables.data.duplicates import duplicates_of
+from trainables.data.source import Findings, Source
 from trainables.experts.identity import ExpertIdentity
 from trainables.experts.store import TrajectoryStore
 from trainables.networks.network import MakeNetwork, Network
@@ -44,6 +45,8 @@ class Inputs:
     """The same file in a form that any node can open."""
     dataset: ImageDataset
     """Its training and validation split; only the finals open the test split."""
+    findings: Findings
+    """What was seen in the dataset's files, and what is wrong with its images."""
     store: TrajectoryStore
     """The experts, trained or not."""
 
@@ -128,6 +131,9 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         zca=fixed["zca"],
     )
     dataset = load(path)
+    left_out = f"Damaged images that were left out: {dataset.damage}" if dataset.damage else ""
+    if leak := duplicates_of(path).warning:
+        console.print(f"Warning: {leak}", soft_wrap=True)
     augmentation = Augmentation(families=parse_families(fixed["augmentation"], dataset.augmentation))
     identity = ExpertIdentity.of(
         dataset, network=network, recipe=settings.recipe, augmentation=augmentation, seed=fixed["expert_seed"]
@@ -137,6 +143,7 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         path=path,
         file=_shared_dataset(path, settings.workdir.shared / "datasets"),
         dataset=dataset,
+        findings=settings.source.findings.with_note(left_out).with_note(leak),
         store=TrajectoryStore(settings.workdir.experts, identity),
     )
 

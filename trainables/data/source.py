@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +85,10 @@ class Findings:
         """The notes, and what was left out."""
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
         return (*self.notes, f"Files or folders that were left out: {left_out}") if left_out else self.notes
+
+    def with_note(self, note: str) -> "Findings":
+        """Return the findings with another sentence; "" is none."""
+        return replace(self, notes=(*self.notes, note)) if note else self
 
 
 AS_PUBLISHED = Findings(layout="as published", skipped={}, test_from="test", notes=())
