@@ -15,7 +15,7 @@ from trainables.data.source import FoundImages, Picture
 from trainables.errors import DatasetError
 from trainables.machine import Machine
 
-__all__ = ["Block", "Damaged", "Meter", "Progress", "decode_blocks", "side_of", "sizes_found"]
+__all__ = ["Block", "Damaged", "Meter", "Progress", "decode_blocks", "side_of", "silence_pillow", "sizes_found"]
 
 Progress = Callable[[int, int], None]
 """Called about once per percent, with the number of images decoded and the total number."""
@@ -96,7 +96,7 @@ def decode_blocks(pictures: Iterator[Picture], first: int, wanted: Wanted, meter
     rows = max(1, _BLOCK_BYTES // (wanted.channels * wanted.size**2))
     images = np.empty((rows, *wanted.shape), dtype=np.uint8)
     threads = _threads()
-    _silence_pillow()
+    silence_pillow()
     with ThreadPoolExecutor(threads) as pool:
         while True:
             filled = 0
@@ -153,7 +153,7 @@ def sizes_found(found: FoundImages) -> list[tuple[int, int]]:
     sizes: set[tuple[int, int] | None] = set()
     pictures = itertools.chain(found.train.pictures(), found.test.pictures())
     threads = _threads()
-    _silence_pillow()
+    silence_pillow()
     with ThreadPoolExecutor(threads) as pool:
         parts = iter(lambda: _next_part(pictures, _PART), [])
         while some := list(itertools.islice(parts, threads)):
@@ -181,7 +181,7 @@ def _next_part(pictures: Iterator[Picture], most: int) -> list[Picture]:
     return part
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Silence Pillow's warnings about files that it reads all the same; too many pixels are refused, not warned of.
 
     For good: filters belong to the process, and threads that restored them would do so in any order.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,17 @@ from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data.source import Picture
 from trainables.errors import DatasetError
 
-__all__ = ["MOST_PIXELS", "ONE_BYTE", "OtherSize", "UnreadableImage", "Wanted", "read_pixels", "size_of"]
+__all__ = [
+    "MOST_PIXELS",
+    "ONE_BYTE",
+    "Header",
+    "OtherSize",
+    "UnreadableImage",
+    "Wanted",
+    "header_of",
+    "read_pixels",
+    "size_of",
+]
 
 ONE_BYTE = 255
 MOST_PIXELS = 64 * 2**20
@@ -63,6 +73,15 @@ class Wanted:
         return self.channels, self.size, self.size
 
 
+class Header(NamedTuple):
+    """What an image's header says."""
+
+    size: tuple[int, int]
+    """Width and height as it is shown, in pixels."""
+    mode: str
+    """Pillow's mode, such as RGB."""
+
+
 def read_pixels(picture: Picture, wanted: Wanted) -> np.ndarray:
     """Return an image's pixels, uint8 [ch, size, size].
 
@@ -83,7 +102,12 @@ def read_pixels(picture: Picture, wanted: Wanted) -> np.ndarray:
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """Return an image's width and height as it is shown, in pixels, from its header.
+    """Return an image's width and height as it is shown, in pixels; raises what `header_of` raises."""
+    return header_of(picture).size
+
+
+def header_of(picture: Picture) -> Header:
+    """Return what an image's header says.
 
     Raises:
         UnreadableImage: It is damaged.
@@ -92,11 +116,11 @@ def size_of(picture: Picture) -> tuple[int, int]:
     where, content = picture
     if isinstance(content, np.ndarray):
         _check_array(where, content)
-        return content.shape[2], content.shape[1]
+        return Header((content.shape[2], content.shape[1]), "L" if len(content) == 1 else "RGB")
     with _opened(where, content) as image:
         # Not of a PNG, which would be decoded to look for EXIF behind its pixels.
         turned = image.width != image.height and image.format != "PNG" and _orientation(image) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
+        return Header((image.height, image.width) if turned else (image.width, image.height), image.mode)
 
 
 @contextmanager
