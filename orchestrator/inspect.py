@@ -66,8 +66,7 @@ def main(
     from orchestrator.stages.inspection import inspect_dataset, read_settings, suggest_space, sweep_commands
 
     settings = read_settings(overrides)
-    console = make_console(quiet=quiet)
-    found = inspect_dataset(dataset, data, settings, place.datasets, console)
+    found = inspect_dataset(dataset, data, settings, place.datasets, make_console(quiet=quiet))
     space = None if space_file is None else suggest_space(found, settings, data, space_file)
     sheets = out or place.root / "inspect" / f"{found.dataset.name}-{found.dataset.digest[:8]}"
     write_contact_sheets(sheets, found)
@@ -75,7 +74,7 @@ def main(
         write_json(json_path, inspection_json(found))
     if space is not None and space_file is not None:
         write_text(space_file, space)
-    print_inspection(console, found, sheets, sweep_commands(found, data, space_file))
+    print_inspection(make_console(), found, sheets, sweep_commands(found, data, space_file))
 
 
 def _check_new(file: Path) -> None:

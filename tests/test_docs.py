@@ -109,7 +109,7 @@ def check(line: str) -> None:
     ).main
     given = main.make_context(module, list(arguments)).params  # click empties the list
     overrides = dict(value.split("=", 1) for option, value in itertools.pairwise(arguments) if option == "--set")
-    if overrides and given["space_name"] in names():
+    if overrides and given.get("space_name") in names():
         load(given["space_name"]).override(overrides)
 
 

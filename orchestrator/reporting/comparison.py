@@ -23,7 +23,7 @@ from orchestrator.reporting.words import TEACHERS, chance_text, meanings_text, m
 from orchestrator.results.comparison import OURS, Record, in_order, spreads, values_by_repeat
 from orchestrator.results.differences import compare_methods
 from orchestrator.results.movement import SKIPPED
-from orchestrator.results.result_json import dataset_lines
+from orchestrator.results.result_json import dataset_lines, dataset_warnings
 from orchestrator.state.settings import SweepSettings
 from search_spaces.entry import Kind
 from search_spaces.registry import compared
@@ -60,6 +60,7 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any], notice
         notice=notice,
         pages=pages_section(settings, result["mlflow"]),
         data_lines=dataset_lines(result),
+        warnings=dataset_warnings(result),
     )
     write_report_pages(settings.places.folder / "report.html", text, title=f"{settings.name}: {title}")
 

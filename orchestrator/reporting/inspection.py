@@ -71,7 +71,7 @@ def _classes_table(found: Inspection) -> Table:
     """Return the classes with their counts, and a bar for the training images, as a table for the terminal."""
     classes = found.classes
     shown = [each for each in classes if len(classes) <= ROWS]
-    title = f"{len(classes)} classes"
+    title = f"{len(classes)} classes; validation_share={found.dataset.validation_share:g}"
     if not shown:
         shown = sorted(classes, key=lambda each: each.train)[:ROWS]
         title += f"; the {ROWS} with the fewest training images"

@@ -32,7 +32,7 @@ from orchestrator.reporting.tables import trials_table
 from orchestrator.reporting.templating import render
 from orchestrator.reporting.words import number_text, overridden_text, reference_text
 from orchestrator.results.finals import read_confusions
-from orchestrator.results.result_json import dataset_lines
+from orchestrator.results.result_json import dataset_lines, dataset_warnings
 from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Space, Study
@@ -62,6 +62,7 @@ def write_report(
     text = render(
         "sweep.md.j2",
         title=title,
+        warnings=dataset_warnings(result),
         headline=headline(result),
         result=result,
         counts=result["trials"],

@@ -14,6 +14,8 @@ from trainables.data.survey import Survey
 __all__ = ["Inspection", "inspection_json"]
 
 JSON_VERSION = 1
+_LISTED = 100
+"""Sizes of pictures in the JSON: the most common ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,8 @@ class Inspection:
 def inspection_json(found: Inspection) -> dict[str, Any]:
     """Return the content of the file that `--json` names; its form is a contract.
 
-    `skipped` counts what was left out by reason, `damaged` names the first ten damaged images, and `settings` are the
-    keys that a sweep needs.
+    `skipped` counts what was left out by reason, `damaged` names the first ten damaged images, `sizes` has the hundred
+    most common ones, and `settings` are the keys that a sweep needs.
     """
     dataset = found.dataset
     sizes = found.survey.sizes
@@ -65,7 +67,9 @@ def inspection_json(found: Inspection) -> dict[str, Any]:
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "class_means": {each.name: list(each.mean) for each in found.classes},
-        "sizes": [{"width": width, "height": height, "count": n} for (width, height), n in sizes.most_common()],
+        "sizes": [
+            {"width": width, "height": height, "count": count} for (width, height), count in sizes.most_common(_LISTED)
+        ],
         "modes": dict(found.survey.modes.most_common()),
         "duplicates": {
             "test_in_train": found.duplicates.test_in_train,

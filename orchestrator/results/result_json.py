@@ -22,6 +22,7 @@ __all__ = [
     "collect_result",
     "dataset_entry",
     "dataset_lines",
+    "dataset_warnings",
     "finished_result",
     "require_finished",
     "stored_result",
@@ -123,6 +124,11 @@ def dataset_entry(findings: Findings) -> dict[str, Any]:
 def dataset_lines(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the sentences about the dataset's files in result.json; none in one of an earlier version."""
     return Findings(**result["dataset"]).lines if "dataset" in result else ()
+
+
+def dataset_warnings(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sentences of result.json on what is wrong with the dataset; none in one of an earlier version."""
+    return Findings(**result["dataset"]).warnings if "dataset" in result else ()
 
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def evaluate(
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checks: dict[str, Any] = {}
-    notes: list[str] = list(source.findings.with_note(duplicates_of(path).warning).notes)
+    leak = duplicates_of(path).warning
+    notes: list[str] = [*source.findings.notes, *([leak] if leak else [])]
     if stored:
         notes += check_origin(synthetic, stored, real)
     elif not unchecked:

@@ -143,7 +143,7 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         path=path,
         file=_shared_dataset(path, settings.workdir.shared / "datasets"),
         dataset=dataset,
-        findings=settings.source.findings.with_note(left_out).with_note(leak),
+        findings=settings.source.findings.completed(note=left_out, warning=leak),
         store=TrajectoryStore(settings.workdir.experts, identity),
     )
 

@@ -79,6 +79,8 @@ class Findings:
     """What the test split is: "test" or "validation", a split of the files, or "carved from train"."""
     notes: tuple[str, ...]
     """Sentences for the plan, the report and the terminal."""
+    warnings: tuple[str, ...] = ()
+    """Sentences that the report begins with: what makes its figures wrong."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -86,9 +88,10 @@ class Findings:
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
         return (*self.notes, f"Files or folders that were left out: {left_out}") if left_out else self.notes
 
-    def with_note(self, note: str) -> "Findings":
-        """Return the findings with another sentence; "" is none."""
-        return replace(self, notes=(*self.notes, note)) if note else self
+    def completed(self, *, note: str = "", warning: str = "") -> "Findings":
+        """Return the findings with another note and another warning; "" is none."""
+        notes, warnings = ((text,) if text else () for text in (note, warning))
+        return replace(self, notes=(*self.notes, *notes), warnings=(*self.warnings, *warnings))
 
 
 AS_PUBLISHED = Findings(layout="as published", skipped={}, test_from="test", notes=())

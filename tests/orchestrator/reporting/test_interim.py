@@ -65,13 +65,18 @@ class TestSweep:
         settings, bulletin = search_under_way(tmp_path, "a")
         bulletin.write()
         findings = Findings(
-            layout="", skipped={"hidden": 3}, test_from="test", notes=("class 'a|b' has no test images",)
+            layout="",
+            skipped={"hidden": 3},
+            test_from="test",
+            notes=("class 'a|b' has no test images",),
+            warnings=("1 of 2 test images is a training image",),
         )
         write_result(settings, {**(stored_result(settings) or {}), "dataset": dataset_entry(findings)})
         report(tmp_path, "a")
         text = (settings.places.folder / "report.md").read_text()
         said = ["class 'a\\|b' has no test images.", "Files or folders that were left out: 3 hidden."]
         assert "About the files of the dataset:\n\n- " + "\n- ".join(said) in text
+        assert text.splitlines()[2] == "**Warning.** 1 of 2 test images is a training image."
 
     @pytest.mark.parametrize(
         ("status", "words"), [("stopped", "was stopped by hand"), ("failed", "failed and has not")]

@@ -1,6 +1,8 @@
 """What the units of work are given: the same view of the dataset everywhere, and experts addressed by it."""
 
 import io
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import UserError
+from orchestrator.results.result_json import dataset_entry, dataset_warnings
 from orchestrator.stages.inputs import Inputs, check_same_dataset, prepare_inputs
 from orchestrator.state.progress import Progress
 from orchestrator.state.workdir import Workdir
@@ -121,6 +124,26 @@ def test_what_was_seen_in_the_files_is_printed(tmp_path: Path) -> None:
         "Note: class 'cow' has no test images: macro-F1 and macro-recall leave it out",
         "Note: Files or folders that were left out: 1 hidden",
     ]
+
+
+def test_what_is_wrong_with_the_images_is_printed_and_kept_for_the_report(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data")
+    shutil.copy(tmp_path / "data" / "train" / "cow" / "2.png", tmp_path / "data" / "test" / "cow" / "copy.png")
+    (tmp_path / "data" / "test" / "ant" / "0.png").write_bytes(b"no image")
+    printed = io.StringIO()
+    space = replace(load("digits"), dataset="own").override({"damaged": "skip"})
+    made = prepare_inputs(
+        sweep_settings(space=space, name="own", workdir=Workdir(tmp_path / "runs"), data=tmp_path / "data"),
+        Console(file=printed, width=60),
+    )
+    leak = (
+        "1 of 6 test images are also training images, pixel by pixel, so that accuracies on the test split are too "
+        "high; remove them from one of the two"
+    )
+    assert f"Warning: {leak}" in printed.getvalue().splitlines()
+    (damaged,) = made.findings.notes
+    assert damaged.startswith("Damaged images that were left out: ") and "0.png (" in damaged
+    assert dataset_warnings({"dataset": json.loads(json.dumps(dataset_entry(made.findings)))}) == [leak]
 
 
 def test_a_sweep_is_gone_on_with_on_its_own_images_alone(inputs: dict[str, Inputs], tmp_path: Path) -> None:
