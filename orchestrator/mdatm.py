@@ -21,6 +21,9 @@ class _Command(NamedTuple):
 
 
 _COMMANDS = {
+    "inspect": _Command(
+        "orchestrator.inspect", "Say what is in a folder of pictures, and write a space for it, before any sweep."
+    ),
     "sweep": _Command("orchestrator.sweep", "Search the distillation settings of a space and measure the best ones."),
     "experts": _Command(
         "orchestrator.experts", "Train the expert trajectories that a space can use, and nothing else."

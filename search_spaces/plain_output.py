@@ -15,7 +15,7 @@ _ASCII = {
     "α": "alpha", "β": "beta", "γ": "gamma", "ε": "epsilon", "η": "eta", "θ": "theta", "λ": "lambda", "µ": "u",
     "μ": "mu", "ρ": "rho", "σ": "sigma", "τ": "tau",
     "±": "+/-", "−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≈": "~", "→": "->", "²": "^2",
-    "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ",
+    "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "█": "#",
 }  # fmt: skip
 """What replaces a character where the output's encoding lacks it; any other becomes an escape such as \\xe9."""
 

@@ -11,6 +11,7 @@ from search_spaces.dimensions import Choice, Dimension, Fixed, Integer, Real, Sp
 from search_spaces.entry import REAL_SETS, Entry, Kind
 from search_spaces.name_lists import listed
 from search_spaces.parameters import complete_parameter
+from search_spaces.set_size import size_text
 from search_spaces.variants import FOLLOWING
 from search_spaces.vocabulary import VOCABULARY, key
 
@@ -202,6 +203,8 @@ class Space:
     def override(self, settings: Mapping[str, Value], source: str = "--set") -> Self:
         """Return the space with some parameters, searched or fixed, fixed at other values.
 
+        Where the title says the size of the set, it says the new one.
+
         Args:
             settings: values by name; a string, as from `--set name=value`, is read as the parameter's type.
             source: the source of the values.
@@ -213,7 +216,13 @@ class Space:
             name: Fixed(key(name).parse(value) if isinstance(value, str) else key(name).check(value), source=source)
             for name, value in settings.items()
         }
-        return replace(self, parameters={**self._kept(pinned, source), **pinned})
+        parameters = {**self._kept(pinned, source), **pinned}
+        before, after = (size_text(int(each["ipc"].values[0])) for each in (self.parameters, parameters))
+        return replace(self, title=self.title.replace(before, after), parameters=parameters)
+
+    def set_by(self, source: str = "--set") -> dict[str, Value]:
+        """Return the values that `override` has set with this source, by key."""
+        return {name: dimension.value for name, dimension in self.fixed.items() if dimension.source == source}
 
     def entry(self, kind: Kind, name: str) -> Entry:
         """Return an entry of the registry; a user's entry of this space comes first.

@@ -5,6 +5,7 @@ drawn as a start and two widths (T = T_minus + T_width, T_plus = T + T_growth), 
 """
 
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,17 @@ _AUGMENTATION = Plain(
 )
 
 
+def _is_colour(value: str) -> bool:
+    if value == "white" or re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return True
+    from PIL import ImageColor  # only here: few spaces name another colour
+
+    return value.lower() in ImageColor.colormap
+
+
+_COLOUR = Plain("(a colour's name, as in CSS, or #rrggbb)", _is_colour)
+
+
 LARGEST = 1_000_000
 """The largest whole number that a key takes; the largest of the published settings is 20,000. A trial with more steps,
 iterations or epochs would not end, and a grid of more points would not fit into memory."""
@@ -90,6 +102,8 @@ class Key:
     meaning: str
     source: str
     """Source of the default, or of the key's meaning."""
+    words: tuple[str, ...] = ()
+    """Words that may stand in the place of a number."""
 
     def check(self, value: object) -> Value:
         """Return `value` as the key's type.
@@ -97,9 +111,12 @@ class Key:
         Raises:
             SpaceError: if it is of another type or breaks the rule.
         """
+        if isinstance(value, str) and value in self.words:
+            return value
         kind, fits = _KINDS[self.kind]
         if not fits(value) or not self.rule.holds(value):
-            raise SpaceError(f"{self.name} must be {' '.join([kind, self.rule.text]).strip()}, not {value!r}")
+            rule = " or ".join([" ".join([kind, self.rule.text]).strip(), *self.words])
+            raise SpaceError(f"{self.name} must be {rule}, not {value!r}")
         largest = _LARGEST_SEED if self.name == "expert_seed" else LARGEST
         if self.kind is int and is_whole(value) and value > largest:
             shown = f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
@@ -124,8 +141,10 @@ class Key:
         return self.check(value)
 
 
-def _searchable(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
-    return Key(name, kind, default, rule, True, meaning, source)
+def _searchable(
+    name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None, *words: str
+) -> Key:
+    return Key(name, kind, default, rule, True, meaning, source, words)
 
 
 def _fixed(name: str, kind: type, rule: Rule, meaning: str, source: str, default: Value | None = None) -> Key:
@@ -142,9 +161,13 @@ _KEYS = (
     _searchable("T_growth", int, _AT_LEAST_0, "epochs from T to T_plus, the last upper bound", MATCHING_RANGE),
     _searchable("interval", int, _AT_LEAST_1, "iterations for each +1 of the upper bound", MATCHING_RANGE),
     _searchable("lr_pixel", float, _POSITIVE, "learning rate of the synthetic images", DISTILLATION),
-    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α; 0 keeps α", DISTILLATION),
-    _searchable("alpha_init", float, _POSITIVE, "α before the first iteration",
-                f"DATM's lr_teacher, {DISTILLATION}", 0.01),
+    _searchable("lr_alpha", float, _AT_LEAST_0, "learning rate of α, or of log α; 0 keeps α", DISTILLATION),
+    _searchable("alpha_init", float, _POSITIVE,
+                "α before the first iteration; auto: that at which N steps on the initial images come nearest experts",
+                f"DATM's lr_teacher, {DISTILLATION}", 0.01, "auto"),
+    _searchable("alpha_update", str, _one_of("linear", "log"),
+                "linear: α is learned itself, as in the papers; log: its logarithm is, so that it stays positive",
+                f"the reference codes, {DISTILLATION}", "linear"),
     _searchable("batch_syn", int, _AT_LEAST_1, "synthetic images a step; as many as the set or more: all",
                 DISTILLATION),
     _searchable("max_matching_loss", float, _POSITIVE, "updates with a larger loss are skipped",
@@ -200,9 +223,21 @@ _KEYS = (
     _fixed("zca", bool, _ANY, "whether images are whitened",
            f"MTT, FTD and DATM do, M-DATM does not, {NORMALISATION}", False),
     _fixed("classes", int, _AT_LEAST_0, "use the first so many classes in label order only; 0: all", "ours", 0),
+    _fixed("image_size", int, _AT_LEAST_0, "height and width to which images are resized, in pixels; 0: as they are",
+           "ours", 0),
+    _fixed("fit", str, _one_of("crop", "pad", "squash"),
+           "how an image becomes square: its centre, with margins, or distorted", "ours", "crop"),
+    _fixed("background", str, _COLOUR, "colour behind transparent pixels and in margins", "ours", "white"),
+    _fixed("damaged", str, _one_of("refuse", "skip"), "what happens to a dataset with damaged images: refused, or they "
+           "are left out", "ours", "refuse"),
     _fixed("augmentation", str, _AUGMENTATION, "augmentation; dataset: what suits the dataset", DSA, "dataset"),
     _fixed("validation_share", float, _UP_TO_HALF, "share of the training images held out for the search's objective",
            "ours", 0.1),
+    _fixed("test_share", float, _UP_TO_HALF, "share of each class's images that becomes the test split where the files "
+           "have none", "ours", 0.2),
+    _fixed("test_split", str, _one_of("auto", "test", "validation"),
+           "split of the files that is the test split; auto: the one that is labelled, test before validation", "ours",
+           "auto"),
     _fixed("network", str, Registered(Kind.NETWORK), "what experts, distillation and evaluation train",
            f"challenge, {CHALLENGE_PROTOCOL}", "convnet"),
     _fixed("net_depth", int, _AT_LEAST_1, "blocks of the ConvNet", f"challenge, {CHALLENGE_PROTOCOL}", 3),

@@ -70,7 +70,7 @@ LINES = [
 
 def test_the_pages_show_the_command_lines_that_are_checked() -> None:
     modules = {command(str(param.values[0]))[0] for param in LINES}
-    commands = {"sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui"}
+    commands = {"inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui"}
     assert modules >= {"search_spaces", *(f"orchestrator.{name}" for name in commands)}
 
 
@@ -109,7 +109,7 @@ def check(line: str) -> None:
     ).main
     given = main.make_context(module, list(arguments)).params  # click empties the list
     overrides = dict(value.split("=", 1) for option, value in itertools.pairwise(arguments) if option == "--set")
-    if overrides and given["space_name"] in names():
+    if overrides and given.get("space_name") in names():
         load(given["space_name"]).override(overrides)
 
 

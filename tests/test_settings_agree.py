@@ -68,7 +68,7 @@ RULED = [(config, field.name) for config, field in FIELDS if field.name in VOCAB
 def test_both_take_and_refuse_the_same_values(config: Any, name: str) -> None:
     entry, base = key(name), replace(config, **WITH.get(name, {}))
     taken = []
-    for value in PROBES[entry.kind]:
+    for value in [*PROBES[entry.kind], *(WORDS if entry.words else [])]:
         try:
             entry.check(value)
         except SpaceError:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.planning.reach import reach_text
 from orchestrator.planning.workers import workers_here
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison
@@ -92,8 +93,10 @@ def make_plan(settings: SweepSettings) -> Plan:
 
     Raises:
         DatasetError: The dataset is unknown, has fewer classes than asked for, or lacks the files that describe it.
+        ConfigError: The network is too deep for the images.
     """
     fixed = settings.fixed
+    settings.check_depth()
     data = settings.facts.first(fixed["classes"])
     train_images = round(data.train_images * (1 - fixed["validation_share"]))
     forward, parameters, activations = _network_cost(
@@ -218,6 +221,10 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         "experts",
         f"{plan.experts} × {settings.space.horizon_epochs} epochs = {plan.expert_epochs}, less what is stored",
     )
+    if not isinstance(settings.space, Comparison):
+        point = settings.space.resolve(settings.space.points()[0])
+        images = settings.facts.first(fixed["classes"]).train_images * (1 - fixed["validation_share"])
+        what.add_row("steps of trial 0", reach_text(point, round(images)))
     what.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
     what.add_row(
         "memory of one trial",
@@ -233,6 +240,8 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
             f"{first} on one CPU core for trial 0, {largest} for the largest N and batch_syn of the space",
         )  # fmt: skip
     console.print(what)
+    for line in settings.notes:
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
 
     cost = Table(title="Cost, nothing stopped early", title_justify="left")
     for heading in ("stage", "operations", "one CPU core", "one GPU"):

@@ -19,12 +19,15 @@ from orchestrator.reporting.page import write_report_pages
 from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.tables import comparison_cells, differences_markdown
 from orchestrator.reporting.templating import render
-from orchestrator.reporting.words import SKIPPED, TEACHERS, chance_text, meanings_text, method_name, size_text
+from orchestrator.reporting.words import TEACHERS, chance_text, meanings_text, method_name
 from orchestrator.results.comparison import OURS, Record, in_order, spreads, values_by_repeat
 from orchestrator.results.differences import compare_methods
+from orchestrator.results.movement import SKIPPED
+from orchestrator.results.result_json import dataset_lines, dataset_warnings
 from orchestrator.state.settings import SweepSettings
 from search_spaces.entry import Kind
 from search_spaces.registry import compared
+from search_spaces.set_size import size_text
 
 __all__ = ["report_comparison"]
 
@@ -56,6 +59,8 @@ def report_comparison(settings: SweepSettings, result: Mapping[str, Any], notice
         spread=None if notice else spread(records),
         notice=notice,
         pages=pages_section(settings, result["mlflow"]),
+        data_lines=dataset_lines(result),
+        warnings=dataset_warnings(result),
     )
     write_report_pages(settings.places.folder / "report.html", text, title=f"{settings.name}: {title}")
 

@@ -18,6 +18,7 @@ from orchestrator.reporting.standing import lines_of
 from orchestrator.reporting.sweep import question_section
 from orchestrator.reporting.tables import trials_table
 from orchestrator.reporting.templating import render
+from orchestrator.results.result_json import dataset_warnings
 from orchestrator.results.standing import Standing, Standings
 from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings
@@ -53,8 +54,9 @@ def write_interim_report(standing: Standing, records: list[TrialRecord]) -> None
     text = render(
         "interim.md.j2",
         title=title,
+        warnings=dataset_warnings(result),
         notice=notice,
-        question=question_section(settings),
+        question=question_section(settings, result),
         trials=trials_table(ranked(records), settings.space.varied) if best is not None else "",
         settings=settings_section(settings.space, records),
         advice=advice_section(settings.space, records),

@@ -7,6 +7,7 @@ from orchestrator.reporting.comparison import spread, verdicts
 from orchestrator.reporting.sections.accuracy import headline
 from orchestrator.reporting.tables import differences_markdown, finals_table, repeats_markdown, study_markdown
 from orchestrator.reporting.templating import render
+from orchestrator.reporting.words import reference_text
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Study
 
@@ -32,7 +33,7 @@ def describe(result: Mapping[str, Any], settings: SweepSettings) -> str:
         "summary.md.j2",
         headline=headline(result),
         counts=result["trials"],
-        reference=space.reference,
+        reference=reference_text(space),
         folder=settings.places.shared,
         command=repeat_command(settings),
         finals=finals_table(result["finals"]),

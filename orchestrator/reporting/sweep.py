@@ -1,6 +1,7 @@
 """The report of a sweep: report.md, and the same text as report.html, one file with embedded pictures."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.reporting.page import write_report_pages
@@ -24,15 +25,18 @@ from orchestrator.reporting.sections.importance import (
 from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.sections.ranges import draw_ranges, range_section
 from orchestrator.reporting.sections.regimes import regime_section
+from orchestrator.reporting.sections.starting_alpha import alpha_section
 from orchestrator.reporting.sections.study import draw_study, study_section
 from orchestrator.reporting.sections.trials import draw_trials
 from orchestrator.reporting.tables import trials_table
 from orchestrator.reporting.templating import render
-from orchestrator.reporting.words import number_text, size_text
+from orchestrator.reporting.words import number_text, overridden_text, reference_text
 from orchestrator.results.finals import read_confusions
+from orchestrator.results.result_json import dataset_lines, dataset_warnings
 from orchestrator.results.trials import TrialRecord, best_trial, ranked
 from orchestrator.state.settings import SweepSettings, repeat_command
 from search_spaces import Space, Study
+from search_spaces.set_size import size_text
 
 __all__ = ["question_section", "write_report"]
 
@@ -58,11 +62,12 @@ def write_report(
     text = render(
         "sweep.md.j2",
         title=title,
+        warnings=dataset_warnings(result),
         headline=headline(result),
         result=result,
         counts=result["trials"],
-        reference=space.reference,
-        question=question_section(settings),
+        reference=reference_text(space),
+        question=question_section(settings, result),
         study=study_section(result["study"], space, rows) if isinstance(space, Study) else "",
         test=test_section(settings, result),
         regimes=regime_section(settings, result),
@@ -71,6 +76,7 @@ def write_report(
         settings=settings_section(space, records),
         ranges=range_section(space, records),
         diagnostics=diagnostics_section(facts),
+        alpha=alpha_section(facts, result["best"]["config"]),
         labels=label_section(records),
         loss=loss_section(records),
         advice=advice_section(space, records),
@@ -83,8 +89,8 @@ def write_report(
     write_report_pages(settings.places.folder / "report.html", text, title=title)
 
 
-def question_section(settings: SweepSettings) -> str:
-    """Return the section that says what is searched, in Markdown."""
+def question_section(settings: SweepSettings, result: Mapping[str, Any]) -> str:
+    """Return the section that says what is searched, and on what data, in Markdown."""
     space, fixed = settings.space, settings.fixed
     return render(
         "sections/question.md.j2",
@@ -92,6 +98,8 @@ def question_section(settings: SweepSettings) -> str:
         fixed=fixed,
         size=size_text(fixed["ipc"]),
         searched=_searched(space),
+        data_lines=dataset_lines(result),
+        overridden=overridden_text(space),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.results.entries import FULL_DATA, PAPER_SETTING, RANDOM_REAL, WINNER
+from search_spaces import Space
 from search_spaces.registry import label
 
 __all__ = [
@@ -15,11 +16,9 @@ __all__ = [
     "meanings_text",
     "method_name",
     "number_text",
-    "size_text",
+    "overridden_text",
+    "reference_text",
 ]
-
-SKIPPED = 0.5
-"""Share of skipped updates above which a report warns of a trial or a set."""
 
 MEANINGS = {
     "hard": "the image's class",
@@ -66,9 +65,15 @@ def mean_std(summary: dict[str, Any]) -> str:
     return f"{summary['mean']:.3f}{spread}"
 
 
-def size_text(ipc: int) -> str:
-    """Return the size of a set in words."""
-    return f"{ipc} image{'' if ipc == 1 else 's'} per class"
+def overridden_text(space: Space) -> str:
+    """Return the settings that `--set` has changed, in Markdown; "" where it changed none."""
+    return ", ".join(f"`{name}={value}`" for name, value in space.set_by().items())
+
+
+def reference_text(space: Space) -> str:
+    """Return the origin of trial 0's settings, in Markdown, and what `--set` has changed in them."""
+    overridden = overridden_text(space)
+    return f"{space.reference}{f', but for {overridden}' if overridden else ''}"
 
 
 def number_text(value: Any) -> str:

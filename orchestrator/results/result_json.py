@@ -1,22 +1,28 @@
 """result.json: its content, and its readers and writer."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.results.differences import compare_finals
 from orchestrator.results.experts import ExpertSummary
+from orchestrator.results.movement import hardly_moved
 from orchestrator.results.trials import REFERENCE_TRIAL, STATUSES, TrialRecord, best_trial
 from orchestrator.results.under_way import UnderWay
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison, Study
+from trainables.data.source import AS_PUBLISHED, Findings
 from trainables.storage.atomic import write_json
 
 __all__ = [
     "Execution",
     "Found",
     "collect_result",
+    "dataset_entry",
+    "dataset_lines",
+    "dataset_warnings",
     "finished_result",
     "require_finished",
     "stored_result",
@@ -62,6 +68,8 @@ class Execution:
     """Time by stage, s."""
     mlflow: dict[str, str]
     """Addresses of the sweep's runs in MLflow."""
+    dataset: Findings = AS_PUBLISHED
+    """What was seen beside the dataset's images."""
 
 
 def collect_result(
@@ -90,9 +98,11 @@ def collect_result(
         "space": settings.space.name,
         "status": status,
         "seed": settings.seed,
+        "dataset": dataset_entry(execution.dataset),
         "trials": {status: statuses.count(status) for status in STATUSES},
         "best": _trial_entry(best) if best else None,
         "paper": _trial_entry(reference) if reference else None,
+        "movement": _movement(trials),
         "finals": found.finals,
         "comparisons": compare_finals(found.finals) if finished else [],
         **({part: found.study} if part else {}),
@@ -106,8 +116,38 @@ def collect_result(
     }
 
 
+def dataset_entry(findings: Findings) -> dict[str, Any]:
+    """Return what result.json says about the dataset's files."""
+    return asdict(findings)
+
+
+def dataset_lines(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sentences about the dataset's files in result.json; none in one of an earlier version."""
+    return Findings(**result["dataset"]).lines if "dataset" in result else ()
+
+
+def dataset_warnings(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sentences of result.json on what is wrong with the dataset; none in one of an earlier version."""
+    return Findings(**result["dataset"]).warnings if "dataset" in result else ()
+
+
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:
-    return {"trial": record.name, "config": record.settings, "validation_accuracy": record.last}
+    movement = {name: record.measures.get(name) for name in ("skip_rate", "image_displacement")}
+    return {
+        "trial": record.name,
+        "config": record.settings,
+        "validation_accuracy": record.last,
+        "movement": movement,
+    }
+
+
+def _movement(trials: list[TrialRecord]) -> dict[str, int]:
+    """Return how many trials reached a rung whose measures are known, and how many of them hardly moved their images.
+
+    The measures of a running trial are known when it ends.
+    """
+    measured = [record for record in trials if "image_displacement" in record.measures]
+    return {"trials": len(measured), "hardly_moved": sum(hardly_moved(record.measures) for record in measured)}
 
 
 def stored_result(settings: SweepSettings) -> dict[str, Any] | None:

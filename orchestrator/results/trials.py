@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.state.stage import SEARCH
+from search_spaces.vocabulary import VOCABULARY
 from trainables.storage.atomic import write_atomically
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "write_parquet",
 ]
 
+_NUMBERS_OR_WORDS = {name for name, entry in VOCABULARY.items() if entry.words}
 _RUNG, _LAST = "validation_accuracy_", "_last"  # in names of columns
 
 REFERENCE_TRIAL = 0
@@ -111,7 +113,7 @@ def write_parquet(path: Path, records: list[TrialRecord], keys: Iterable[str]) -
         "number": [record.number for record in records],
     }
     for key in sorted(keys):
-        columns[key] = [record.settings[key] for record in records]
+        columns[key] = _of_one_type([record.settings[key] for record in records])
     for rung in rungs:
         columns[f"{_RUNG}{rung}"] = [record.rungs.get(rung) for record in records]
     columns[f"{_RUNG}last"] = [record.last for record in records]
@@ -136,9 +138,22 @@ def read_parquet(path: Path, shared: Mapping[str, Any]) -> list[TrialRecord]:
         measures = {name.removesuffix(_LAST): row.pop(name) for name in list(row) if name.endswith(_LAST)}
         records.append(
             TrialRecord(
-                number=number, status=status, settings={**shared, **row}, seconds=seconds, reason=reason,
+                number=number, status=status, settings={**shared, **_as_given(row)}, seconds=seconds, reason=reason,
                 rungs={iteration: accuracy for iteration, accuracy in rungs.items() if accuracy is not None},
                 measures={name: value for name, value in measures.items() if value is not None},
             )
         )  # fmt: skip
     return records
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    """Return the values of a column: all as text where some are words, as of an alpha_init that is a number or auto."""
+    return [str(value) for value in values] if any(isinstance(value, str) for value in values) else values
+
+
+def _as_given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's settings with numbers that were written as text as numbers again."""
+    return {
+        name: VOCABULARY[name].parse(value) if isinstance(value, str) and name in _NUMBERS_OR_WORDS else value
+        for name, value in settings.items()
+    }

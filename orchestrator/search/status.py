@@ -10,7 +10,7 @@ from orchestrator.search.remaining import Course, Later, StoppingRule, seconds_l
 from orchestrator.terminal.steps import time_text
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 
-__all__ = ["SearchStatus", "Speed", "State", "TimeLeft", "TrialStatus"]
+__all__ = ["Movement", "SearchStatus", "Speed", "State", "TimeLeft", "TrialStatus"]
 
 
 class State(StrEnum):
@@ -38,6 +38,15 @@ class State(StrEnum):
         return self in (State.RUNNING, State.RESUMED)
 
 
+class Movement(NamedTuple):
+    """Whether a trial moves its images, at a rung."""
+
+    skip_rate: float
+    """Share of the rung's updates that were skipped, in [0, 1]."""
+    displacement: float
+    """Distance of the images from the initial ones."""
+
+
 @dataclass
 class TrialStatus:
     """The state of one trial, and its rungs so far."""
@@ -48,6 +57,8 @@ class TrialStatus:
     """Why it failed or was halted; else empty."""
     rungs: dict[int, float] = field(default_factory=dict)
     """Validation accuracy by distillation iteration."""
+    movement: Movement | None = None
+    """At the last rung; None before the first, and where a trial does not say it."""
     iteration: int = 0
     """Distillation iterations done."""
     since_s: float | None = None
@@ -144,8 +155,9 @@ class SearchStatus:
         """Add a trial that ended under an earlier driver."""
         reason = record.reason if record.status == State.FAILED else ""
         self.trials[record.number] = TrialStatus(
-            name, State(record.status), reason, record.rungs, record.iterations, before=record.iterations
-        )
+            name, State(record.status), reason, record.rungs, _movement(record.measures), record.iterations,
+            before=record.iterations,
+        )  # fmt: skip
 
     def start(self, number: int, name: str, now_s: float) -> None:
         """Add a trial whose process begins or resumes it."""
@@ -178,6 +190,7 @@ class SearchStatus:
                 trial.state, trial.reason = State.HALTED, remedy
             case None:
                 trial.rungs[rung.iteration] = rung.validation_accuracy
+                trial.movement = _movement(rung.kept)
                 if rung.finishes(self.iterations):
                     trial.state = State.FINISHED
         return trial
@@ -200,7 +213,14 @@ class SearchStatus:
     def pause(self, record: TrialRecord, name: str) -> TrialStatus:
         """Mark a trial as paused by the time budget, and return it; a later driver resumes it."""
         accuracy = "" if record.last is None else f", validation accuracy {record.last:.3f}"
-        trial = TrialStatus(name, State.PAUSED, f"{record.reason}{accuracy}", record.rungs, record.iterations)
+        trial = TrialStatus(
+            name,
+            State.PAUSED,
+            f"{record.reason}{accuracy}",
+            record.rungs,
+            _movement(record.measures),
+            record.iterations,
+        )
         self.trials[record.number] = trial
         return trial
 
@@ -264,3 +284,9 @@ class SearchStatus:
     def _count_time(self, trial: TrialStatus, now_s: float) -> None:
         """Count the time that a trial has run; from now on it does not run."""
         trial.spent_s, trial.since_s = trial.run_s(now_s), None
+
+
+def _movement(measures: Mapping[str, float]) -> Movement | None:
+    """Return the movement that a trial's measures at a rung hold."""
+    skip_rate, displacement = (measures.get(name) for name in ("skip_rate", "image_displacement"))
+    return None if skip_rate is None or displacement is None else Movement(skip_rate, displacement)

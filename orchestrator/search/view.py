@@ -213,17 +213,26 @@ class SearchView(tune.Callback):
         if left is not None and round(left.in_all_s) > round(left.stage_s):
             facts.append(f"{time_text(left.in_all_s)} with all that follows")
         table = Table(title=f"{title}: {', '.join(facts)}", title_justify="left")
-        for heading in ("trial", "state", "iteration"):
+        for heading in ("trial", "state", "iteration", "moved/skip"):
             table.add_column(heading, no_wrap=True)
         table.add_column("validation accuracy, newest first")
         trials = sorted(self._status.trials.items(), key=lambda item: (item[1].state.ended, -item[0]))
         for _, trial in trials[:SHOWN]:
-            table.add_row(trial.name, trial.state, f"{trial.iteration}/{self._status.iterations}", _last_cell(trial))
+            iteration = f"{trial.iteration}/{self._status.iterations}"
+            table.add_row(trial.name, trial.state, iteration, _movement_cell(trial), _last_cell(trial))
         return table
 
 
 def _accuracy_text(trial: TrialStatus) -> str:
-    return "no rung was reached" if trial.last is None else f"validation accuracy {trial.last:.3f}"
+    if trial.last is None:
+        return "no rung was reached"
+    skipped = trial.movement.skip_rate if trial.movement is not None else 0.0
+    return f"validation accuracy {trial.last:.3f}{f', {skipped:.0%} of its last updates skipped' if skipped else ''}"
+
+
+def _movement_cell(trial: TrialStatus) -> str:
+    """Return how far a trial has moved its images, and the share of updates that it skipped, at its last rung."""
+    return "" if trial.movement is None else f"{trial.movement.displacement:.2f}/{trial.movement.skip_rate:.0%}"
 
 
 def _running_line(stage: StageAtWork, summary: str) -> str:

@@ -23,7 +23,7 @@ from orchestrator.reporting.tables import records_table
 from orchestrator.results.comparison import comparison_records
 from orchestrator.results.entries import ComparedSet
 from orchestrator.results.finals import Job, Measured, measured_by_protocol
-from orchestrator.results.result_json import write_result
+from orchestrator.results.result_json import dataset_entry, write_result
 from orchestrator.results.under_way import UnderWay
 from orchestrator.stages.baselines import Baselines, Made
 from orchestrator.stages.bulletin import Bulletin
@@ -181,6 +181,7 @@ def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> d
         "space": settings.space.name,
         "status": status,
         "seed": settings.seed,
+        "dataset": dataset_entry(inputs.findings),
         "records": comparison_records(settings, _measured(progress), len(dataset.split("train")), dataset.classes),
         "seconds": progress.seconds(),
         "mlflow": run.facts(),

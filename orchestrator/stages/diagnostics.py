@@ -60,8 +60,8 @@ def measure_diagnostics(
         version, experts (how many), epochs (the horizon); step_length and distance, ‖θ*_t − θ*_{t−1}‖₂ and
         ‖θ*_t − θ*_0‖₂ for t = 1 … epochs; losses, one entry per set: name (before, winner or paper_setting), trial,
         initialization, alpha, N, M, T_minus, T_plus, last_start (the last start epoch of its range), start_epochs,
-        experts. Step_length, distance and every entry of losses have mean and std over experts, and values by epoch
-        and expert; null where a value is not finite.
+        experts, and where alpha_init is auto alpha_curve, pairs of α and loss. Step_length, distance and every entry of
+        losses have mean and std over experts, and values by epoch and expert; null where a value is not finite.
     """
     work = inputs.trial_work(resources, compiled=False)
     experts, seed = min(EXPERTS, work.experts), seed_of(inputs.settings.seed, "diagnostics")
@@ -120,5 +120,11 @@ def _set_facts(name: str, record: TrialRecord, measured: SetLosses) -> dict[str,
         "alpha": measured.alpha,
         "start_epochs": measured.start_epochs,
         "experts": len(measured.losses[0]),
+        **({"alpha_curve": _finite_points(measured.alpha_curve)} if measured.alpha_curve else {}),
         **_series(measured.losses),
     }
+
+
+def _finite_points(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float | None]]:
+    """Return the points of a curve; null where a loss is not finite."""
+    return [(alpha, loss if math.isfinite(loss) else None) for alpha, loss in curve]

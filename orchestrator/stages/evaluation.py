@@ -9,13 +9,15 @@ import torch
 from rich.console import Console
 
 from orchestrator.errors import UserError
-from orchestrator.reporting.words import size_text
 from orchestrator.results.statistics import summarize
 from orchestrator.stages.inputs import prepare_dataset
 from orchestrator.terminal.progress_bar import progress_bar
+from search_spaces.set_size import size_text
 from trainables.config.protocol import Protocol
+from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset, load
+from trainables.data.duplicates import duplicates_of
 from trainables.data.labels import default_order_labels
 from trainables.data.published import find
 from trainables.data.synthetic import SyntheticSet, read_challenge, read_synthetic
@@ -72,7 +74,8 @@ def evaluate(
     """
     stored = read_stored(synthetic, dataset, classes) if synthetic.suffix == ".safetensors" else None
     config: dict[str, Any] = dict(stored.config) if stored else {"classes": classes or 0}
-    source = find(dataset, data)
+    reading = Reading.from_settings(config)
+    source = find(dataset, data, reading)
     facts = source.facts.first(config.get("classes", 0))
     sizes = {"classes": facts.classes, "channels": facts.channels, "image_size": facts.image_size}
     network = ConvNet(
@@ -82,17 +85,19 @@ def evaluate(
     )
     images = stored.images if stored else read_challenge(synthetic, **sizes)[0]
     path = prepare_dataset(
-        source, datasets, config.get("validation_share", 0.1), console,
+        source, datasets, config.get("validation_share", 0.1), console, reading=reading,
         classes=config.get("classes", 0), zca=config.get("zca", False),
     )  # fmt: skip
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checks: dict[str, Any] = {}
-    notes: list[str] = []
+    leak = duplicates_of(path).warning
+    notes: list[str] = [*source.findings.notes, *([leak] if leak else [])]
     if stored:
-        notes = check_origin(synthetic, stored, real)
+        notes += check_origin(synthetic, stored, real)
     elif not unchecked:
-        checks, notes = check_values(images, real, device)
+        checks, of_values = check_values(images, real, device)
+        notes += of_values
     for note in notes:
         click.echo(f"Note: {note}")
     ipc = len(images) // real.classes

@@ -15,9 +15,11 @@ from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces.entry import Kind
+from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data.augmentation import Augmentation, parse_families
-from trainables.data.datasets import ImageDataset, load, prepare_source, whiten, whitened
-from trainables.data.source import Source
+from trainables.data.datasets import ImageDataset, check_whitening, load, prepare_source, whiten, whitened
+from trainables.data.duplicates import duplicates_of
+from trainables.data.source import Findings, Source
 from trainables.experts.identity import ExpertIdentity
 from trainables.experts.store import TrajectoryStore
 from trainables.networks.network import MakeNetwork, Network
@@ -43,6 +45,8 @@ class Inputs:
     """The same file in a form that any node can open."""
     dataset: ImageDataset
     """Its training and validation split; only the finals open the test split."""
+    findings: Findings
+    """What was seen in the dataset's files, and what is wrong with its images."""
     store: TrajectoryStore
     """The experts, trained or not."""
 
@@ -114,23 +118,22 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
     fixed = settings.fixed
     _load_user_code(settings)
     console.print(f"Reading the dataset {settings.space.dataset}", markup=False)
+    for line in settings.source.findings.lines:
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
+    network = _network(settings)  # first, so that one that does not suit the images is refused before they are decoded
     path = prepare_dataset(
         settings.source,
         settings.workdir.datasets,
         fixed["validation_share"],
         console,
+        reading=settings.reading,
         classes=fixed["classes"],
         zca=fixed["zca"],
     )
     dataset = load(path)
-    make_network: MakeNetwork = implementation(settings.space, Kind.NETWORK, fixed["network"]).load()
-    network = make_network(
-        channels=dataset.channels,
-        image_size=dataset.image_size,
-        classes=dataset.classes,
-        depth=fixed["net_depth"],
-        width=fixed["net_width"],
-    )
+    left_out = f"Damaged images that were left out: {dataset.damage}" if dataset.damage else ""
+    if leak := duplicates_of(path).warning:
+        console.print(f"Warning: {leak}", soft_wrap=True)
     augmentation = Augmentation(families=parse_families(fixed["augmentation"], dataset.augmentation))
     identity = ExpertIdentity.of(
         dataset, network=network, recipe=settings.recipe, augmentation=augmentation, seed=fixed["expert_seed"]
@@ -140,7 +143,25 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         path=path,
         file=_shared_dataset(path, settings.workdir.shared / "datasets"),
         dataset=dataset,
+        findings=settings.source.findings.completed(note=left_out, warning=leak),
         store=TrajectoryStore(settings.workdir.experts, identity),
+    )
+
+
+def _network(settings: SweepSettings) -> Network:
+    """Return the network for the dataset's images.
+
+    Raises:
+        ConfigError: The network does not support them.
+    """
+    fixed, facts = settings.fixed, settings.source.facts.first(settings.fixed["classes"])
+    make_network: MakeNetwork = implementation(settings.space, Kind.NETWORK, fixed["network"]).load()
+    return make_network(
+        channels=facts.channels,
+        image_size=facts.image_size,
+        classes=facts.classes,
+        depth=fixed["net_depth"],
+        width=fixed["net_width"],
     )
 
 
@@ -189,11 +210,18 @@ def prepare_dataset(
     validation_share: float,
     console: Console,
     *,
+    reading: Reading = AS_IT_IS,
     classes: int = 0,
     zca: bool = False,
 ) -> Path:
-    """Return a dataset's file for `load`; a file that the cache lacks is decoded, with a progress bar, and whitened."""
+    """Return a dataset's file for `load`; a file that the cache lacks is decoded, with a progress bar, and whitened.
+
+    Raises:
+        DatasetError: As `datasets.prepare`, or whitening needs more memory than there is.
+    """
     name = source.facts.name
+    if zca:
+        check_whitening(source, cache=cache, validation_share=validation_share, classes=classes, reading=reading)
     with ExitStack() as stack:
         bars: list[Callable[[int], None]] = []
 
@@ -203,8 +231,15 @@ def prepare_dataset(
             bars[0](done)
 
         path = prepare_source(
-            source, cache=cache, validation_share=validation_share, classes=classes, progress=progress
+            source,
+            cache=cache,
+            validation_share=validation_share,
+            classes=classes,
+            reading=reading,
+            progress=progress,
         )
+    if damage := load(path, ()).damage:
+        console.print(f"{damage.count:,} damaged images were left out: {damage}", markup=False)
     if not zca:
         return path
     if not whitened(path).exists():

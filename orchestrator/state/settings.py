@@ -19,11 +19,13 @@ from search_spaces.entry import Kind
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 from trainables.config.protocol import Protocol
+from trainables.config.reading import Reading
 from trainables.data import catalog
 from trainables.data.catalog import DatasetFacts
 from trainables.data.published import find
 from trainables.data.source import Source
 from trainables.implementation import Implementation
+from trainables.networks.depth import check_depth
 from trainables.storage.paths import absolute_place, absolute_uri, path_of
 
 __all__ = ["PATIENCE_S", "SweepSettings", "repeat_command"]
@@ -184,25 +186,54 @@ class SweepSettings:
         Raises:
             DatasetError: The files are missing; says which files to put where.
         """
-        return find(self.dataset, self.data)
+        return find(self.dataset, self.data, self.reading)
+
+    @property
+    def reading(self) -> Reading:
+        """How the dataset's files are read."""
+        return Reading.from_settings(self.fixed)
 
     @property
     def facts(self) -> DatasetFacts:
-        """The facts of the dataset: from the catalog, or from the dataset's files if the catalog has no entry.
+        """The facts of the dataset: from its files if they are given, else from the catalog.
 
         Raises:
             DatasetError: The name is unknown, or the dataset's files are needed and are missing.
         """
         of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
-        return self.source.facts if of_its_files else catalog.facts(self.dataset.name)
+        if of_its_files or self.data is not None:
+            return self.source.facts
+        return catalog.facts(self.dataset.name).resized(self.reading.image_size)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the dataset's files; nothing if the catalog has its facts and no folder is given.
+
+        Raises:
+            DatasetError: The files are missing.
+        """
+        of_its_files = self.dataset.source is not None or self.dataset.name in catalog.OWN_FACTS
+        return self.source.findings.lines if of_its_files or self.data is not None else ()
 
     def check_dataset(self) -> None:
         """Refuse, before any work, a dataset whose files are missing or that has too few classes.
 
         Raises:
             DatasetError: Says which files to put where, or how many classes the dataset has.
+            ConfigError: The network is too deep for the images.
         """
         self.source.facts.first(self.fixed["classes"])
+        self.check_depth()
+
+    def check_depth(self) -> None:
+        """Refuse our network if it is too deep for the images; another is asked when it is made.
+
+        Raises:
+            DatasetError: As `facts`.
+            ConfigError: The network is too deep.
+        """
+        if implementation(self.space, Kind.NETWORK, self.fixed["network"]).source is None:
+            check_depth(self.fixed["net_depth"], self.facts.image_size)
 
 
 def repeat_command(settings: SweepSettings) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "expert_options",
     "json_option",
     "one_line_errors",
+    "overrides_option",
     "preset_option",
     "quiet_option",
     "space_option",
@@ -99,6 +100,17 @@ def _keys_and_values(ctx: click.Context, param: click.Parameter, words: tuple[st
     return values
 
 
+def overrides_option(purpose: str) -> Callable[[Command], Command]:
+    """Return the option `--set`.
+
+    Args:
+        purpose: The help text.
+    """
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", callback=_keys_and_values, help=purpose
+    )
+
+
 _EXPERT_OPTIONS = (
     click.option("--experts", type=click.IntRange(min=1), metavar="E", help="Number of experts; default: the space's."),
     workdir_option,
@@ -127,10 +139,7 @@ _EXPERT_OPTIONS = (
         help="Give up after this time without progress, while memory or nodes are lost; until then processes are "
         "started again.",
     ),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", callback=_keys_and_values,
-        help="Override a value of the space; may be repeated.",
-    ),
+    overrides_option("Override a value of the space; may be repeated."),
     click.option("--retrain-corrupt", is_flag=True, help="Retrain experts whose files are corrupt."),
     quiet_option,
 )  # fmt: skip

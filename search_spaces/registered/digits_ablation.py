@@ -10,7 +10,7 @@ HARD = {key: preset("m_datm").rules[key] for key in ("label_mode", "lr_label")}
 
 SPACE = Study(
     name="digits_ablation",
-    title="What do hard labels and an early range add to DATM at one image per class?",
+    title="What do hard labels and an early range add to DATM at 1 image per class?",
     dataset="digits",
     reference="our own reference, not the paper's: DATM's soft labels and a range that is not early",
     parameters=DIGITS.pinned(),

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.processes import assert_refused, run
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
+from trainables.config.reading import Reading
 
 PROBE = """
 import runpy, sys
@@ -39,7 +40,9 @@ def loaded_by(module: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr.rpartition("HEAVY ")[2]
 
 
-@pytest.mark.parametrize("module", ["sweep", "experts", "evaluate", "ui", "report", "baselines", "dcs", "status"])
+@pytest.mark.parametrize(
+    "module", ["inspect", "sweep", "experts", "evaluate", "ui", "report", "baselines", "dcs", "status"]
+)
 def test_help_loads_neither_torch_nor_ray(module: str) -> None:
     code, output, heavy = loaded_by(f"orchestrator.{module}", "--help")
     assert code == 0 and "Usage:" in output
@@ -122,7 +125,7 @@ def keys_read(package: str) -> set[str]:
 
 def test_every_key_of_the_vocabulary_reaches_a_setting() -> None:
     """No key of a space is silently ignored: each is a field of a unit's settings or read by name in the sweep."""
-    of_units = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
+    of_units = {field.name for config in (DistillationConfig, ExpertRecipe, Reading) for field in fields(config)}
     # Read as T and T_plus, and by the space itself.
     derived = {"T_width", "T_growth", "horizon_epochs", "repeats", "ipcs", "methods", "baselines"}
     assert sorted(VOCABULARY.keys() - of_units - derived - keys_read("orchestrator")) == []

@@ -15,7 +15,7 @@ import trainables
 from orchestrator import mdatm
 from tests.support.paths import ROOT
 
-COMMANDS = ["sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui", "spaces"]
+COMMANDS = ["inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui", "spaces"]
 
 
 def in_a_process(code: str) -> str:
@@ -96,7 +96,7 @@ class TestCompletion:
         )
         assert [(item.type, item.value) for item in completions] == [("file", "./my")]
 
-    @pytest.mark.parametrize("command", ["evaluate", "baselines"])
+    @pytest.mark.parametrize("command", ["inspect", "evaluate", "baselines"])
     def test_datasets(self, command: str) -> None:
         assert completed(command, "--dataset", incomplete="cifar") == ["cifar10", "cifar100"]
 

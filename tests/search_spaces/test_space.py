@@ -48,6 +48,20 @@ def refusal(action: Callable[..., object], *args: object, **kwargs: object) -> s
     return str(caught.value)
 
 
+class TestWords:
+    """alpha_init is a number or a word, fixed or among options."""
+
+    def test_stand_beside_numbers(self) -> None:
+        space = build({**SMALLEST, "alpha_init": Choice(("auto", 1), first="auto")})
+        alpha = space.parameters["alpha_init"]
+        assert isinstance(alpha, Choice) and alpha.options == ("auto", 1.0)
+        assert type(alpha.options[1]) is float
+        assert space.resolve({**space.first(), "alpha_init": 1.0})["alpha_init"] == 1.0
+
+    def test_are_no_bounds(self) -> None:
+        assert "Real: low must be a finite number" in refusal(Real, "auto", 1.0, first=1.0)
+
+
 class TestConstruction:
     def test_every_key_is_there_in_the_vocabularys_order(self) -> None:
         shuffled = dict(reversed(SMALLEST.items()))
@@ -248,6 +262,9 @@ class TestOverride:
             ("sam_adaptive", "True", True),
             ("range_end", "inclusive", "inclusive"),
             ("augmentation", "color_crop", "color_crop"),
+            ("alpha_init", "auto", "auto"),
+            ("alpha_init", " auto ", "auto"),
+            ("alpha_init", "1e-3", 1e-3),
             ("N", 7, 7),
             ("lr_pixel", 3, 3.0),
             ("sam_adaptive", False, False),
@@ -268,6 +285,9 @@ class TestOverride:
             ("lr_pixel", "fast", "lr_pixel must be a finite number larger than 0, not 'fast'"),
             ("lr_pixel", "nan", "not nan"),
             ("lr_pixel", "1e400", "not inf"),
+            ("alpha_init", "automatic", "alpha_init must be a finite number larger than 0 or auto, not 'automatic'"),
+            ("alpha_init", "0", "not 0.0"),
+            ("lr_alpha", "auto", "lr_alpha must be a finite number of at least 0, not 'auto'"),
             ("sam_adaptive", "0", "sam_adaptive must be true or false, not '0'"),
             ("range_end", "both", "not 'both'"),
             ("horizon_epoch", "3", "did you mean horizon_epochs?"),
@@ -291,6 +311,19 @@ class TestOverride:
         assert "set it to 106" in refusal(build().override, {"T_minus": "99"})
         assert build().override({"T_minus": "99", "horizon_epochs": "106"}).last_epoch == 106
         assert "multiple of" in refusal(build().override, {"iterations": "55"})
+
+    def test_a_title_that_says_the_size_says_the_new_one(self) -> None:
+        space = build({**SMALLEST, "ipc": Fixed(10)}, title="What suits 10 images per class?")
+        assert space.override({"N": "4"}).title == space.title
+        one = space.override({"ipc": "1"})
+        assert one.title == "What suits 1 image per class?"
+        assert one.override({"ipc": 50}).title == "What suits 50 images per class?"
+
+    def test_it_knows_what_was_set_by_whom(self) -> None:
+        space = build().override({"N": "4"}, source="--preset datm").override({"ipc": "5", "lr_pixel": "3"})
+        assert space.set_by() == {"lr_pixel": 3.0, "ipc": 5}
+        assert space.set_by("--preset datm") == {"N": 4}
+        assert build().set_by() == {}
 
     def test_the_space_itself_is_left_alone(self) -> None:
         space = build()

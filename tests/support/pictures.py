@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tests.support.paths import ROOT
+from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data import datasets
 from trainables.data.datasets import ImageDataset
 from trainables.data.decoding import Progress
@@ -97,8 +98,15 @@ def prepare(
     splits: Sequence[str] = datasets.SPLITS,
     progress: Progress | None = None,
     classes: int = 0,
+    reading: Reading = AS_IT_IS,
 ) -> ImageDataset:
     path = datasets.prepare(
-        name, cache=tmp_path / "cache", data=data, validation_share=share, progress=progress, classes=classes
+        name,
+        cache=tmp_path / "cache",
+        data=data,
+        validation_share=share,
+        progress=progress,
+        classes=classes,
+        reading=reading,
     )
     return datasets.load(path, splits)

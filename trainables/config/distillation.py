@@ -15,8 +15,12 @@ from trainables.config.checks import (
     require_whole,
 )
 from trainables.config.matching_range import MatchingRange
+from trainables.errors import ConfigError
 
-__all__ = ["DistillationConfig"]
+__all__ = ["AUTO", "DistillationConfig"]
+
+AUTO = "auto"
+"""The `alpha_init` that is found before the first iteration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class DistillationConfig(FromSettings):
     Source: docs/method.md, "Distillation", "DC" and "DM".
 
     Sweeps set all fields for every method. `distribution` and `gradient` do not read the fields of trajectory
-    matching: N, M, T_minus, T, T_plus, interval, range_end, lr_alpha, momentum_alpha, alpha_floor,
+    matching: N, M, T_minus, T, T_plus, interval, range_end, lr_alpha, alpha_update, momentum_alpha, alpha_floor,
     max_matching_loss, momentum_label. `distribution` trains no network, so it reads neither alpha_init nor batch_syn.
     A setting that asks for something the method cannot do is refused.
     """
@@ -52,9 +56,12 @@ class DistillationConfig(FromSettings):
     lr_pixel: float
     """Learning rate of the synthetic images."""
     lr_alpha: float
-    """Learning rate of α; 0 keeps α as it is."""
-    alpha_init: float
-    """α, the rate at which a network is trained on the set, before the first iteration."""
+    """Learning rate of α, or of log α; 0 keeps α as it is."""
+    alpha_init: float | str
+    """α, the rate at which a network is trained on the set, before the first iteration; auto: `starting_alpha` is to
+    find it, and a distillation is made with the number found."""
+    alpha_update: str
+    """What is learned: α itself (linear), which can become negative, or its logarithm (log)."""
     batch_syn: int
     """Synthetic images per inner step; at least the size of the set: the whole set in every step."""
     batch_real: int
@@ -94,7 +101,13 @@ class DistillationConfig(FromSettings):
     def __post_init__(self) -> None:
         """Refuse invalid settings, and settings that would have no effect."""
         require_count(self, "ipc", "N", "M", "batch_syn", "batch_real", "iterations")
-        require_positive(self, "lr_pixel", "alpha_init", "max_matching_loss")
+        require_positive(self, "lr_pixel", "max_matching_loss")
+        if self.alpha_init != AUTO:
+            require(
+                not isinstance(self.alpha_init, str),
+                f"alpha_init must be larger than 0 and finite, or {AUTO}, not {self.alpha_init!r}",
+            )
+            require_positive(self, "alpha_init")
         require_fraction(self, "momentum_pixel", "momentum_alpha", "momentum_label", "ema_decay")
         require_not_negative(self, "lr_alpha", "lr_label", "alpha_floor")
         require_whole(self, "outer_loop", "inner_loop")
@@ -104,6 +117,7 @@ class DistillationConfig(FromSettings):
             "gradient": ("exact", "truncated", "unrolled"),
             "precision": ("fp32", "tf32", "bf16"),
             "compile": ("auto", "on", "off"),
+            "alpha_update": ("linear", "log"),
         }.items():
             value = getattr(self, name)
             require(value in known, f"{name} is one of {', '.join(known)}, not {value}")
@@ -117,7 +131,7 @@ class DistillationConfig(FromSettings):
             "they start as experts' logits on real images; or set label_mode to hard",
         )
         require(
-            self.alpha_init >= self.alpha_floor,
+            self.alpha_init == AUTO or self.alpha >= self.alpha_floor,
             f"alpha_init must be at least alpha_floor, not {self.alpha_init} with a floor of {self.alpha_floor}; "
             "lower alpha_floor",
         )
@@ -160,6 +174,17 @@ class DistillationConfig(FromSettings):
                 f"inner_loop must be at most 1 where a network serves one update of the images, not {self.inner_loop}: "
                 "it is not trained; set inner_loop to 0 or outer_loop to 2 or more",
             )
+
+    @property
+    def alpha(self) -> float:
+        """`alpha_init` as a number.
+
+        Raises:
+            ConfigError: It is auto, which names no number.
+        """
+        if isinstance(self.alpha_init, str):
+            raise ConfigError(f"α is not known yet where alpha_init is {self.alpha_init}; find it first")
+        return self.alpha_init
 
     @property
     def loops(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from trainables.errors import DatasetError
 __all__ = [
     "ALL_FAMILIES",
     "FOLDER",
+    "OWN",
     "OWN_FACTS",
     "PARQUET",
     "DatasetFacts",
@@ -21,12 +22,13 @@ __all__ = [
     "own_facts",
 ]
 
-PARQUET, FOLDER = "parquet", "folder"
-OWN_FACTS = (PARQUET, FOLDER)
-"""The names for any dataset of square images of one size, whose facts are in its files. Its images become RGB."""
+OWN, PARQUET, FOLDER = "own", "parquet", "folder"
+OWN_FACTS = (PARQUET, FOLDER, OWN)
+"""The names for any dataset whose facts are in its files: in one form, or in any that is recognised."""
 
 ALL_FAMILIES = COLOR, CROP, CUTOUT, FLIP, SCALE, ROTATE = ("color", "crop", "cutout", "flip", "scale", "rotate")
 """The six families of differentiable siamese augmentation, in the order of the reference code."""
+_UNMIRRORED = tuple(family for family in ALL_FAMILIES if family != FLIP)  # a mirrored 2 is not a 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,10 @@ class DatasetFacts:
     instructions: str
     """What the data folder must hold."""
 
+    def resized(self, image_size: int) -> "DatasetFacts":
+        """Return the facts of the dataset with images resized to `image_size` pixels; 0: as they are."""
+        return replace(self, image_size=image_size or self.image_size)
+
     def first(self, classes: int) -> "DatasetFacts":
         """Return the facts of the first `classes` classes (0: all); the published sets are balanced.
 
@@ -74,9 +80,14 @@ _PARQUET = (
     "Parquet files train*.parquet and test*.parquet (or val*.parquet) with encoded images in a column 'image' or 'img' "
     "and integers in a column 'label'"
 )
+_FOLDERS = (
+    "train/CLASS and test/CLASS (or val/CLASS), or CLASS alone, a folder for each class, with image files (JPEG, PNG …)"
+)
 _OWN_INSTRUCTIONS = {
-    PARQUET: _PARQUET,
-    FOLDER: "train/CLASS and test/CLASS (or val/CLASS), a folder for each class, with image files (JPEG, PNG …)",
+    PARQUET: f"{_PARQUET}; a test split is taken from train where there is none",
+    FOLDER: _FOLDERS,
+    OWN: f"{_FOLDERS}; or Parquet files with columns image and label, a dataset saved by save_to_disk, an .npz in "
+    "MedMNIST's form, or WebDataset's tar files; each train, and perhaps val and test",
 }
 
 _FACTS = {
@@ -133,8 +144,69 @@ _FACTS = {
             augmentation=ALL_FAMILIES,
             instructions=f"the folder tiny-imagenet-200 of tiny-imagenet-200.zip, or {_PARQUET}",
         ),
+        DatasetFacts(
+            name="mnist",
+            classes=10,
+            channels=1,
+            image_size=28,
+            train_images=60_000,
+            test_images=10_000,
+            mean=(0.1307,),
+            std=(0.3081,),
+            augmentation=_UNMIRRORED,
+            instructions=f"torchvision's folder MNIST/raw with the four files of MNIST, or {_PARQUET}",
+        ),
+        DatasetFacts(
+            name="fashion_mnist",
+            classes=10,
+            channels=1,
+            image_size=28,
+            train_images=60_000,
+            test_images=10_000,
+            mean=(0.2861,),
+            std=(0.3530,),
+            augmentation=ALL_FAMILIES,
+            instructions=f"torchvision's folder FashionMNIST/raw with the four files of Fashion-MNIST, or {_PARQUET}",
+        ),
+        DatasetFacts(
+            name="kmnist",
+            classes=10,
+            channels=1,
+            image_size=28,
+            train_images=60_000,
+            test_images=10_000,
+            mean=(0.1918,),
+            std=(0.3483,),
+            augmentation=_UNMIRRORED,
+            instructions=f"torchvision's folder KMNIST/raw with the four files of KMNIST, or {_PARQUET}",
+        ),
+        DatasetFacts(
+            name="svhn",
+            classes=10,
+            channels=3,
+            image_size=32,
+            train_images=73_257,
+            test_images=26_032,
+            mean=(0.4377, 0.4438, 0.4728),
+            std=(0.1980, 0.2010, 0.1970),
+            augmentation=_UNMIRRORED,
+            instructions=f"the files train_32x32.mat and test_32x32.mat of SVHN's cropped digits, or {_PARQUET}",
+        ),
+        DatasetFacts(
+            name="stl10",
+            classes=10,
+            channels=3,
+            image_size=96,
+            train_images=5_000,
+            test_images=8_000,
+            mean=(0.4467, 0.4398, 0.4066),
+            std=(0.2603, 0.2566, 0.2713),
+            augmentation=ALL_FAMILIES,
+            instructions=f"the folder stl10_binary of stl10_binary.tar.gz, or {_PARQUET}",
+        ),
     )
 }
+# The constants and their sources: docs/method.md, "Normalisation".
 
 
 def names() -> tuple[str, ...]:
@@ -169,12 +241,14 @@ def instructions(name: str) -> str:
     return _OWN_INSTRUCTIONS[name] if name in OWN_FACTS else facts(name).instructions
 
 
-def own_facts(name: str, *, classes: int, image_size: int, train_images: int, test_images: int) -> DatasetFacts:
+def own_facts(
+    name: str, *, classes: int, channels: int, image_size: int, train_images: int, test_images: int
+) -> DatasetFacts:
     """Return the facts of a dataset that were read from its files; for the arguments see `DatasetFacts`."""
     return DatasetFacts(
         name=name,
         classes=classes,
-        channels=3,
+        channels=channels,
         image_size=image_size,
         train_images=train_images,
         test_images=test_images,

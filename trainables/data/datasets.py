@@ -9,23 +9,29 @@ instead of by mean and standard deviation.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data import catalog, published, whitening
+from trainables.data.conversion import convert
+from trainables.data.damage import Damage
 from trainables.data.decoding import Progress
-from trainables.data.preparation import FORMAT_VERSION, SPLITS, decode_all, statistics, write
+from trainables.data.preparation import FORMAT_VERSION, SPLITS, StoredSplit, check_disk, write
 from trainables.data.source import Source
 from trainables.data.whitening import Whitening
 from trainables.errors import DatasetError
 from trainables.implementation import Implementation
+from trainables.machine import Machine
 
 __all__ = [
     "FORMAT_VERSION",
@@ -33,10 +39,13 @@ __all__ = [
     "ImageDataset",
     "Rows",
     "Split",
+    "check_whitening",
     "load",
     "names",
+    "open_splits",
     "prepare",
     "prepare_source",
+    "prepared",
     "whiten",
     "whitened",
 ]
@@ -90,6 +99,8 @@ class ImageDataset:
     splits: dict[str, Split]
     whitening: Whitening | None = None
     """Normalises in place of mean and std; None: mean and std normalise."""
+    damage: Damage | None = None
+    """The damaged images that were left out of all splits; None: there were none."""
 
     @property
     def classes(self) -> int:
@@ -152,12 +163,14 @@ def prepare(
     data: Path | None = None,
     validation_share: float,
     classes: int = 0,
+    reading: Reading = AS_IT_IS,
     progress: Progress | None = None,
 ) -> Path:
     """Decode a dataset into `cache`, unless the same source was decoded before, and return the file for `load`.
 
-    Several processes may prepare the same dataset at once: every process writes its own file, and the last rename wins.
-    Memory: the decoded images, plus a copy of the validation split.
+    Several processes may prepare the same dataset at once: one does it, and the others wait. A process that was killed
+    leaves what it has decoded, and the next one goes on from there. Memory: less than a GiB beside the libraries,
+    whatever the dataset holds. Disk: the decoded images twice, until the file is whole.
 
     Args:
         dataset: One of `names()`, or the implementation of any dataset.
@@ -167,75 +180,104 @@ def prepare(
             least one image per class, and not all of them.
         classes: Number of classes to keep, in label order, in every split; 0 keeps all. The images keep the whole
             dataset's normalisation constants and splits.
+        reading: How its files are read: sizes, transparency, damage, splits.
         progress: See `decoding.Progress`; not called if nothing is decoded.
 
     Raises:
-        DatasetError: The name is unknown, the folder does not hold the dataset, a file in it is damaged, or it has
-            fewer classes.
+        DatasetError: The name is unknown, the folder does not hold the dataset, a file in it is damaged, it has fewer
+            classes, its images are not of one size, or the disk has no room.
     """
     return prepare_source(
-        published.find(dataset, data),
+        published.find(dataset, data, reading),
         cache=cache,
         validation_share=validation_share,
         classes=classes,
+        reading=reading,
         progress=progress,
     )
 
 
 def prepare_source(
-    source: Source, *, cache: Path, validation_share: float, classes: int = 0, progress: Progress | None = None
+    source: Source,
+    *,
+    cache: Path,
+    validation_share: float,
+    classes: int = 0,
+    reading: Reading = AS_IT_IS,
+    progress: Progress | None = None,
 ) -> Path:
-    """Do what `prepare` does for a source that was found before; its files are not searched again.
+    """Do what `prepare` does for a source that was found before, with the same reading; its files are not searched.
 
     Raises:
-        DatasetError: A file is damaged, there are fewer classes, or `validation_share` is not in (0, 1).
+        DatasetError: As `prepare`, or `validation_share` is not in (0, 1).
+    """
+    path = prepared(source, cache=cache, validation_share=validation_share, classes=classes, reading=reading)
+    whole = prepared(source, cache=cache, validation_share=validation_share, reading=reading)
+    if not path.exists():
+        if not whole.exists():
+            convert(source, whole, validation_share, reading, progress)
+        if path != whole:
+            _keep_classes(whole, path, classes)
+    return path
+
+
+def prepared(
+    source: Source, *, cache: Path, validation_share: float, classes: int = 0, reading: Reading = AS_IT_IS
+) -> Path:
+    """Return the path of the file that `prepare_source` makes, whether or not it exists; for the arguments, `prepare`.
+
+    Raises:
+        DatasetError: There are fewer classes, or `validation_share` is not in (0, 1).
     """
     if not 0 < validation_share < 1:
         raise DatasetError(f"validation_share must be above 0 and below 1, not {validation_share}: .1 is usual")
     facts = source.facts
     catalog.check_classes(classes, facts.classes, facts.name)
-    key = [
+    key: list[Any] = [
         FORMAT_VERSION, facts.name, float(validation_share), facts.mean, facts.std, facts.augmentation,
         source.fingerprint,
     ]  # fmt: skip
-    path = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]}.arrow"
-    if not path.exists():
-        _decode(source, path, validation_share, progress)
-    return _keep_classes(path, classes) if 0 < classes < facts.classes else path
+    if changed := reading.changed():  # only then: files from before there was a reading keep their names
+        key.append(changed)
+    stem = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+    return cache / f"{stem}-first-{classes}.arrow" if 0 < classes < facts.classes else cache / f"{stem}.arrow"
 
 
-def _decode(source: Source, path: Path, validation_share: float, progress: Progress | None) -> None:
-    facts, found = source.facts, source.open()
-    arrays = decode_all(found, facts.channels, facts.image_size, validation_share, progress)
-    mean, std = facts.mean, facts.std
-    if mean is None or std is None:
-        mean, std = statistics(arrays["train"][0], found.levels)
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "name": facts.name,
-        "class_names": found.class_names,
-        "shape": arrays["train"][0].shape[1:],
-        "mean": mean,
-        "std": std,
-        "levels": found.levels,
-        "augmentation": facts.augmentation,
-        "validation_share": float(validation_share),
-    }
-    write(path, arrays, metadata)
+def _keep_classes(path: Path, kept: Path, classes: int) -> None:
+    """Write the first classes of a prepared dataset to a file beside it."""
+    _, _, metadata = _open(path)
+    with open_splits(path) as splits:
+        first = {name: split.only(split.labels < classes) for name, split in splits.items()}
+        check_disk(kept, sum(split.image_bytes for split in first.values()), f"keeping the first {classes} classes")
+        write(kept, first, {**metadata, "class_names": metadata["class_names"][:classes]})
 
 
-def _keep_classes(path: Path, classes: int) -> Path:
-    """Write the first classes of a prepared dataset beside it, unless that file exists, and return the file."""
-    kept = path.with_name(f"{path.stem}-first-{classes}.arrow")
-    if not kept.exists():
-        reader, metadata = _open(path)
-        arrays = {}
-        for name in SPLITS:
-            split = _map_split(reader, metadata, name)
-            rows = split.labels < classes
-            arrays[name] = (split.images[rows], split.labels[rows])
-        write(kept, arrays, {**metadata, "class_names": metadata["class_names"][:classes]})
-    return kept
+@contextmanager
+def open_splits(path: Path) -> Iterator[dict[str, StoredSplit]]:
+    """Open a prepared dataset to read all of it in blocks; all pages of `load`'s map would count as memory.
+
+    Args:
+        path: What `prepare` returned.
+    """
+    with path.open("rb") as file:
+        mapped, reader, metadata = _open(path)
+        shape = tuple(metadata["shape"])
+        splits = {name: _map_split(reader, metadata, name) for name in SPLITS}
+        yield {
+            name: StoredSplit(
+                shape=shape,
+                rows=np.arange(len(split)),
+                labels=split.labels,
+                read=partial(_rows_at, file, split.images.ctypes.data - mapped.address, shape),
+            )
+            for name, split in splits.items()
+        }
+
+
+def _rows_at(file: BinaryIO, place: int, shape: tuple[int, ...], first: int, count: int) -> np.ndarray:
+    """Return images that lie in a file from `place` on, uint8 [count, ch, H, W]."""
+    file.seek(place + first * math.prod(shape))
+    return np.frombuffer(file.read(count * math.prod(shape)), np.uint8).reshape(count, *shape)
 
 
 def whitened(path: Path) -> Path:
@@ -250,13 +292,28 @@ def whiten(path: Path) -> Path:
         path: What `prepare` returned; the file for `load` is written beside it, 8 d² bytes for d = ch · H · W.
 
     Raises:
-        DatasetError: `load` refuses the dataset.
+        DatasetError: `load` refuses the dataset, or the memory does not suffice.
     """
     target = whitened(path)
     if not target.exists():
         dataset = load(path, ("train",))
+        whitening.check_memory(dataset.channels * dataset.image_size**2, Machine().memory())
         whitening.fit(dataset.split("train").images, dataset.levels).write(target, dataset.digest)
     return target
+
+
+def check_whitening(
+    source: Source, *, cache: Path, validation_share: float, classes: int, reading: Reading = AS_IT_IS
+) -> None:
+    """Refuse a whitening that needs more memory than there is, before images are decoded; for the arguments, `prepare`.
+
+    Raises:
+        DatasetError: `whiten` would need more, and has not been done before.
+    """
+    path = prepared(source, cache=cache, validation_share=validation_share, classes=classes, reading=reading)
+    if not whitened(path).exists():
+        facts = source.facts
+        whitening.check_memory(facts.channels * facts.image_size**2, Machine().memory())
 
 
 def load(path: Path, splits: Sequence[str] = ("train", "validation")) -> ImageDataset:
@@ -281,7 +338,7 @@ def load(path: Path, splits: Sequence[str] = ("train", "validation")) -> ImageDa
             whitening=Whitening.read(path, dataset.digest),
         )
     try:
-        reader, metadata = _open(path)
+        _, reader, metadata = _open(path)
         channels, image_size, _ = metadata["shape"]
         return ImageDataset(
             name=metadata["name"],
@@ -295,6 +352,7 @@ def load(path: Path, splits: Sequence[str] = ("train", "validation")) -> ImageDa
             digest=metadata["digest"],
             validation_share=metadata["validation_share"],
             path=path,
+            damage=Damage.read(metadata.get("damage")),
             splits={split: _map_split(reader, metadata, split) for split in splits},
         )
     except DatasetError:
@@ -303,15 +361,16 @@ def load(path: Path, splits: Sequence[str] = ("train", "validation")) -> ImageDa
         raise DatasetError(f"{path} is truncated or not a prepared dataset: delete it, it is made again") from error
 
 
-def _open(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Map a prepared file and return Arrow's reader and the metadata."""
+def _open(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Map a prepared file and return the map as a buffer, Arrow's reader and the metadata."""
     if not path.is_file():
         raise DatasetError(f"{path} is missing: prepare the dataset again")
-    reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+    mapped = pa.memory_map(str(path), "r").read_buffer()
+    reader = pa.ipc.open_file(mapped)
     metadata = {key.decode(): json.loads(value) for key, value in (reader.schema.metadata or {}).items()}
     if (version := metadata["format_version"]) != FORMAT_VERSION:
         raise DatasetError(f"{path} has format version {version}, not {FORMAT_VERSION}: delete it, it is made again")
-    return reader, metadata
+    return mapped, reader, metadata
 
 
 def _map_split(reader: Any, metadata: dict[str, Any], split: str) -> Split:

@@ -1,24 +1,27 @@
-"""Decoding of images into arrays, with one thread per core."""
+"""Decodes found images in blocks, with one thread per core, and in bounded memory."""
 
-import io
 import itertools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from trainables.data.source import FoundSplit, Picture
+from trainables.data.image_files import UnreadableImage, Wanted, read_pixels, size_of
+from trainables.data.source import FoundImages, Picture
 from trainables.errors import DatasetError
 from trainables.machine import Machine
 
-__all__ = ["Meter", "Progress", "decode", "image_errors", "side_of"]
+__all__ = ["Block", "Damaged", "Meter", "Progress", "decode_blocks", "side_of", "silence_pillow", "sizes_found"]
 
 Progress = Callable[[int, int], None]
 """Called about once per percent, with the number of images decoded and the total number."""
 
-_BLOCK, _PART = 2048, 64  # images whose encoded bytes are in memory at once; images per task of a thread
+_BLOCK_BYTES = 32 * 2**20  # of decoded images
+_PART, _PART_BYTES = 64, 8 * 2**20  # images, and about so many encoded bytes, per task of a thread
 
 
 class Meter:
@@ -37,78 +40,150 @@ class Meter:
             self.progress(self.done, self.total)
 
 
-@contextmanager
-def image_errors(where: str) -> Iterator[None]:
-    """Turn Pillow's errors on damaged bytes into a DatasetError that names the image."""
-    try:
-        yield
-    except Exception as error:  # Pillow raises many types for damaged bytes
-        raise DatasetError(f"{where} cannot be decoded as an image ({error}): fetch the files again") from error
+class Damaged(NamedTuple):
+    """An image that could not be read."""
+
+    row: int
+    """Its number among all images, those of the test split after those of the training split."""
+    where: str
+    reason: str
 
 
-def side_of(picture: Picture) -> int:
-    """Return the width of an encoded image in pixels.
+@dataclass(frozen=True)
+class Block:
+    """Images that follow each other."""
+
+    images: np.ndarray
+    """uint8 [b, ch, H, W]; overwritten by the next block. Rows of damaged images hold anything."""
+    damaged: Sequence[Damaged]
+
+
+def side_of(pictures: Iterable[Picture]) -> int:
+    """Return the width of the first readable image in pixels; decoding tells all that are damaged.
 
     Raises:
-        DatasetError: The image is damaged.
+        DatasetError: No image is readable.
     """
-    from PIL import Image
+    told = "there is no image: put some into it"
+    for number, picture in enumerate(pictures):
+        try:
+            return size_of(picture)[0]
+        except UnreadableImage as error:
+            if not number:
+                told = f"{picture.where} cannot be decoded as an image ({error}), and neither can any other: fetch them"
+    raise DatasetError(told)
 
-    where, content = picture
-    assert not isinstance(content, np.ndarray), "only encoded images have a header"
-    with image_errors(where), Image.open(content if isinstance(content, Path) else io.BytesIO(content or b"")) as image:
-        return int(image.width)
 
+def decode_blocks(pictures: Iterator[Picture], first: int, wanted: Wanted, meter: Meter) -> Iterator[Block]:
+    """Decode images with one thread per core, 2 to 16; Pillow releases the interpreter's lock while it decodes.
 
-def decode(split: FoundSplit, channels: int, size: int, meter: Meter) -> np.ndarray:
-    """Decode a split with one thread per core, 2 to 16; Pillow releases the interpreter's lock while it decodes.
+    In memory at once: a block of decoded images, some MiB of encoded bytes a thread, and the images that the threads
+    decode, less than a GiB (`image_files.MOST_PIXELS`).
 
     Args:
-        split: The split.
-        channels: 1 or 3; images of other modes are converted.
-        size: Height and width that every image must have, in pixels.
+        pictures: The images.
+        first: The first one's number among all images.
+        wanted: What they become.
         meter: Counts the decoded images.
 
-    Returns:
-        uint8 [n, channels, size, size].
+    Yields:
+        Blocks of the same number of images, but for the last.
 
     Raises:
-        DatasetError: An image is damaged or has another size.
+        OtherSize: An image has another size, and images are not resized.
+        DatasetError: A file cannot be read.
     """
-    pixels = np.empty((len(split.labels), channels, size, size), dtype=np.uint8)
+    rows = max(1, _BLOCK_BYTES // (wanted.channels * wanted.size**2))
+    images = np.empty((rows, *wanted.shape), dtype=np.uint8)
+    threads = _threads()
+    silence_pillow()
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            filled = 0
+            damaged: list[Damaged] = []
+            for count, unreadable in _in_parts(pool, threads, pictures, images, wanted):
+                filled += count
+                damaged += [Damaged(first + row, where, reason) for row, where, reason in unreadable]
+                meter.add(count)
+            if not filled:
+                return
+            yield Block(images[:filled], damaged)
+            first += filled
 
-    def decode_part(first: int, part: list[Picture]) -> int:
-        for row, picture in enumerate(part, first):
-            pixels[row] = _decode(picture, channels, size)
-        return len(part)
 
-    first, pictures = 0, split.pictures()
-    with ThreadPoolExecutor(min(16, max(2, Machine().cores().amount))) as pool:
-        while block := list(itertools.islice(pictures, _BLOCK)):
-            starts = range(0, len(block), _PART)
-            parts = [block[start : start + _PART] for start in starts]
-            for done in pool.map(decode_part, (first + start for start in starts), parts):
-                meter.add(done)
-            first += len(block)
-    return pixels
+def _in_parts(
+    pool: ThreadPoolExecutor, threads: int, pictures: Iterator[Picture], images: np.ndarray, wanted: Wanted
+) -> Iterator[tuple[int, list[Damaged]]]:
+    """Fill rows of `images`, uint8 [b, ch, H, W], in parts; yield each part's number of images and the damaged rows."""
+
+    def decode_part(place: int, part: Sequence[Picture]) -> list[Damaged]:
+        damaged = []
+        for row, picture in enumerate(part, place):
+            try:
+                images[row] = read_pixels(picture, wanted)
+            except UnreadableImage as error:
+                damaged.append(Damaged(row, picture.where, str(error)))
+        return damaged
+
+    most = max(1, min(_PART, len(images) // (4 * threads)))
+    running: deque[tuple[int, Future[list[Damaged]]]] = deque()
+    place = 0
+    while part := _next_part(pictures, min(most, len(images) - place)):
+        running.append((len(part), pool.submit(decode_part, place, part)))
+        place += len(part)
+        if len(running) > 2 * threads:  # so that no more encoded bytes are in memory
+            count, future = running.popleft()
+            yield count, future.result()
+    for count, future in running:
+        yield count, future.result()
 
 
-def _decode(picture: Picture, channels: int, size: int) -> np.ndarray:
-    """Return the pixels of an image, uint8 [channels, size, size]."""
-    from PIL import Image
+def sizes_found(found: FoundImages) -> list[tuple[int, int]]:
+    """Return the widths and heights of all readable images in pixels, each once, the smallest area first."""
 
-    where, content = picture
-    if isinstance(content, np.ndarray):
-        return content
-    with (
-        image_errors(where),
-        Image.open(content if isinstance(content, Path) else io.BytesIO(content or b"")) as image,
-    ):
-        (width, height), mode = image.size, image.mode
-        array = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)
-    if (width, height) != (size, size) or mode.startswith(("I", "F")):
-        raise DatasetError(
-            f"images must have {size} × {size} pixels of 8 bits, but {where} has {width} × {height} "
-            f"(mode {mode}): resize it, or name another dataset"
-        )
-    return array.transpose(2, 0, 1)
+    def size_or_none(picture: Picture) -> tuple[int, int] | None:
+        try:
+            return size_of(picture)
+        except UnreadableImage:  # told where images are decoded
+            return None
+
+    def sizes_in(part: Sequence[Picture]) -> set[tuple[int, int] | None]:
+        return set(map(size_or_none, part))
+
+    sizes: set[tuple[int, int] | None] = set()
+    pictures = itertools.chain(found.train.pictures(), found.test.pictures())
+    threads = _threads()
+    silence_pillow()
+    with ThreadPoolExecutor(threads) as pool:
+        parts = iter(lambda: _next_part(pictures, _PART), [])
+        while some := list(itertools.islice(parts, threads)):
+            sizes.update(*pool.map(sizes_in, some))
+    return sorted((size for size in sizes if size), key=lambda size: (size[0] * size[1], size))
+
+
+def _threads() -> int:
+    return min(16, max(2, Machine().cores().amount))
+
+
+def _next_part(pictures: Iterator[Picture], most: int) -> list[Picture]:
+    """Return the next images, at most `most`, and no more than one beyond `_PART_BYTES` of encoded bytes."""
+    part: list[Picture] = []
+    encoded = 0
+    while len(part) < most and encoded < _PART_BYTES:
+        picture = next(pictures, None)
+        if picture is None:
+            break
+        part.append(picture)
+        if isinstance(picture.content, bytes):
+            encoded += len(picture.content)
+        elif isinstance(picture.content, np.ndarray):
+            encoded += picture.content.nbytes
+    return part
+
+
+def silence_pillow() -> None:
+    """Silence Pillow's warnings about files that it reads all the same; too many pixels are refused, not warned of.
+
+    For good: filters belong to the process, and threads that restored them would do so in any order.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")

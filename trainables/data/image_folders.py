@@ -1,140 +1,159 @@
-"""Folders of image files: Tiny ImageNet as published, and any dataset with one folder per class."""
+"""Folders of image files, one for each class, in folders of the splits or without."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data.catalog import FOLDER, DatasetFacts, own_facts
-from trainables.data.decoding import side_of
-from trainables.data.source import (
-    FoundFile,
-    FoundImages,
-    FoundSplit,
-    Picture,
-    Source,
-    check_labels,
-    fingerprint,
-    list_files,
-    list_folders,
-)
+from trainables.data.source import FoundFile, Picture, shown
+from trainables.data.splits import NO_LABEL, Layout, Part, split_named
+from trainables.data.tree import OTHER, Folder
 from trainables.errors import DatasetError
 
-__all__ = ["find_folder", "find_tiny_imagenet"]
+__all__ = ["find_image_folders", "is_image"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Suffixes of image files, in upper or lower case: those of torchvision's ImageFolder."""
-
-_Labelled = Sequence[tuple[FoundFile, int]]
-"""Image files and their labels, in the order of a split's rows."""
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""Suffixes of image files, in upper or lower case: those of torchvision's ImageFolder, and .gif and .jfif."""
 
 
-def find_tiny_imagenet(facts: DatasetFacts, data: Path) -> Source | None:
-    """Find Tiny ImageNet as published: classes in the order of the sorted WordNet ids, validation images as test."""
-    folder = data if (data / "wnids.txt").is_file() else data / "tiny-imagenet-200"
-    lists = list_files(folder, {"wnids.txt"}.__contains__)
-    if not lists:
-        return None
-    annotations = list_files(folder / "val", {"val_annotations.txt"}.__contains__)
-    if not annotations:
-        raise DatasetError(f"{folder / 'val' / 'val_annotations.txt'} is missing: unpack tiny-imagenet-200.zip again")
-    wnids = sorted(lists[0].path.read_text(encoding="utf-8").split())
-    if len(wnids) != facts.classes:
-        raise DatasetError(f"{lists[0].path} lists {len(wnids)} classes, not {facts.classes}: unpack it again")
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    train = [
-        (file, label)
-        for wnid, label in label_of.items()
-        for file in list_files(folder / "train" / wnid / "images", lambda name: name.endswith(".JPEG"))
-    ]
-    images = folder / "val" / "images"
-    by_name = {file.path.name: file for file in list_files(images, lambda name: name.endswith(".JPEG"))}
-    test = []
-    for line in annotations[0].path.read_text(encoding="utf-8").splitlines():
-        name, wnid = line.split("\t")[:2]
-        if name not in by_name:
-            missing = f"{images / name} is missing, which {annotations[0].path.name} lists"
-            raise DatasetError(f"{missing}: unpack tiny-imagenet-200.zip again")
-        if wnid not in label_of:
-            raise DatasetError(f"{annotations[0].path} names {wnid}, which wnids.txt does not: unpack it again")
-        test.append((by_name[name], label_of[wnid]))
-    parts = {f"the training images of {folder}": train, f"the validation images of {folder}": test}
-    return _source(facts, folder, parts, tuple(wnids), beside=(*annotations, *lists))
-
-
-def find_folder(data: Path) -> Source | None:
-    """Find a folder `train/CLASS/…` and `test/CLASS/…` (or `val/CLASS/…`).
-
-    Classes and files are those of torchvision's ImageFolder, in its order: classes by name, images at any depth. The
-    reader is ours, because torchvision's loads torch, which a plan must not, and accesses every file once more.
-    """
-    train = data / "train"
-    test = next((folder for folder in (data / "test", data / "val") if folder.is_dir()), None)
-    if not train.is_dir() or test is None:
-        return None
-    class_names, test_names = list_folders(train), list_folders(test)
-    if unpaired := sorted(set(test_names).symmetric_difference(class_names)):
-        present, absent = (test, train) if unpaired[0] in test_names else (train, test)
-        raise DatasetError(
-            f"{present / unpaired[0]} has no counterpart in {absent}: every class needs a folder of its name in both"
-        )
-    parts = {str(folder): _labelled(folder, class_names) for folder in (train, test)}
-    train_files, test_files = parts.values()
-    if not train_files:
-        raise DatasetError(f"{train} holds no images in class folders: put some into {train}/CLASS")
-    first = train_files[0][0].path
-    facts = own_facts(
-        FOLDER,
-        classes=len(class_names),
-        image_size=side_of(Picture(str(first), first)),
-        train_images=len(train_files),
-        test_images=len(test_files),
-    )
-    return _source(facts, data, parts, tuple(class_names))
-
-
-def _labelled(folder: Path, class_names: Sequence[str]) -> _Labelled:
-    """Return a split's image files and their labels, ordered by class, folder and name."""
-    return [
-        (file, label)
-        for label, name in enumerate(class_names)
-        for file in sorted(
-            list_files(folder / name, _is_image, below=True), key=lambda file: (str(file.path.parent), file.path.name)
-        )
-    ]
-
-
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Return whether a file of this name is an image."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
-def _source(
-    facts: DatasetFacts,
-    folder: Path,
-    parts: Mapping[str, _Labelled],
-    class_names: tuple[str, ...],
-    beside: Sequence[FoundFile] = (),
-) -> Source:
-    """Return the source of labelled files below a folder.
+def find_image_folders(tree: Folder, skipped: Mapping[str, int]) -> Layout | None:
+    """Find folders of image files: `train/CLASS/…` and perhaps other splits, or `CLASS/…` alone.
+
+    Classes and files are those of torchvision's ImageFolder, in its order: classes by name, images at any depth. Single
+    folders around the splits or the classes are looked through.
 
     Args:
-        facts: The dataset's facts.
-        folder: The folder of all files.
-        parts: The training files and the test files, by their names in messages.
-        class_names: The classes' names, by label.
-        beside: Files that list the dataset's files; part of the fingerprint.
+        tree: The folder; files that are no images are ignored.
+        skipped: What was left out while it was listed.
+
+    Raises:
+        DatasetError: The folders are several datasets, or have no classes.
     """
+    images = tree.only(lambda file: is_image(file.path.name))
+    if not images.count:
+        return None
+    counts = Counter(skipped)
+    counts["not an image"] = counts.pop(OTHER, 0) + tree.count - images.count
+    root, notes = _unwrapped(images, _has_no_splits)
+    splits = _splits(root)
+    if splits is None:
+        _refuse_several(root)
+        splits = {"train": root}
+        words = "a folder of each class, without folders of splits"
+    else:
+        words = "folders " + ", ".join(f"{shown(folder.name)}/CLASS" for folder in splits.values())
+        if others := [shown(folder.name) for folder in root.filled if folder not in splits.values()]:
+            notes.append(f"{shown(root.path)}: {', '.join(others)} beside the folders of the splits is not used")
+            counts["in no split"] += sum(folder.count for folder in root.filled if folder not in splits.values())
+    inner: dict[str, Folder] = {}
+    classes: set[str] = set()
+    for split, folder in splits.items():  # train comes first
+        inner[split], more = _unwrapped(folder, functools.partial(_is_no_class, classes))
+        if split == "train":
+            classes |= {each.name for each in inner[split].filled}
+        notes += more
+        if inner[split].filled and inner[split].files:
+            counts["in no class"] += len(inner[split].files)
+    if root.files and root not in inner.values():
+        counts["in no class"] += len(root.files)
+    return Layout(
+        folder=tree.path,
+        words=words,
+        parts={split: functools.partial(_part, folder, split, classes) for split, folder in inner.items()},
+        skipped=counts,
+        notes=tuple(notes),
+    )
 
-    def open_split(where: str, part: _Labelled) -> FoundSplit:
-        labels = np.array([label for _, label in part], dtype=np.int64)
-        check_labels(labels, facts.classes, where)
-        return FoundSplit(
-            where=where, labels=labels, pictures=lambda: (Picture(str(file.path), file.path) for file, _ in part)
+
+def _unwrapped(folder: Folder, wraps: Callable[[Folder], bool]) -> tuple[Folder, list[str]]:
+    """Return the folder inside folders that hold nothing but one folder of folders, and what there is to say."""
+    start = folder
+    while len(folder.filled) == 1 and not folder.files and folder.filled[0].filled and wraps(folder):
+        folder = folder.filled[0]
+    return folder, [] if folder is start else [f"{shown(start.path)} holds only {shown(folder.path)}, which was read"]
+
+
+def _has_no_splits(folder: Folder) -> bool:
+    return not any(split_named(inner.name) for inner in folder.filled)
+
+
+def _is_no_class(classes: set[str], folder: Folder) -> bool:
+    """Return whether the only folder in a folder of the test split is none of the classes."""
+    return folder.filled[0].name not in classes
+
+
+def _splits(root: Folder) -> dict[str, Folder] | None:
+    """Return the folders of the splits; None if the folders are classes, of which one may be called train.
+
+    Raises:
+        DatasetError: Two folders are one split.
+    """
+    named = [folder for folder in root.filled if split_named(folder.name)]
+    if not named or (not any(folder.filled for folder in named) and len(named) < len(root.filled)):
+        return None
+    splits: dict[str, Folder] = {}
+    for folder in named:
+        split = str(split_named(folder.name))
+        if split in splits:
+            raise DatasetError(
+                f"{shown(root.path)} has two {split} splits, {shown(splits[split].name)} and {shown(folder.name)}: "
+                "move one away"
+            )
+        splits[split] = folder
+    return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
+
+
+def _refuse_several(root: Folder) -> None:
+    """Refuse folders that are datasets themselves."""
+    for folder in root.filled:
+        if any(split_named(inner.name) == "train" and inner.filled for inner in folder.filled):
+            raise DatasetError(
+                f"{shown(root.path)} holds {len(root.filled)} folders, of which {shown(folder.name)} has a train split "
+                f"itself: give --data one dataset, such as {shown(folder.path)}"
+            )
+
+
+def _part(folder: Folder, split: str, train_classes: set[str]) -> Part:
+    """Read the classes of a split's folder.
+
+    Raises:
+        DatasetError: The train split has images in no class folder.
+    """
+    classes = [inner.name for inner in folder.folders if inner.count or split == "train"]
+    if not classes and split == "train":
+        raise DatasetError(
+            f"{shown(folder.path)} holds {len(folder.files):,} images in no class folder: put them into "
+            f"{shown(folder.path)}/CLASS, a folder for each class"
         )
+    # Published test splits without labels: images side by side, perhaps in one folder of any name.
+    lone = len(classes) == 1 and not folder.filled[0].filled and classes[0] not in train_classes
+    if split != "train" and (not classes or lone):
+        files = [*folder.files, *(folder.filled[0].files if lone else ())]
+        codes, names = np.full(len(files), NO_LABEL, dtype=np.int64), []
+    else:
+        labelled = [
+            (file, label)
+            for label, inner in enumerate(inner for inner in folder.folders if inner.name in set(classes))
+            for file in sorted(inner.below(), key=lambda file: (str(file.path.parent), file.path.name))
+        ]
+        files, codes = [file for file, _ in labelled], np.array([label for _, label in labelled], dtype=np.int64)
+        names = classes
+    return Part(
+        where=shown(folder.path),
+        codes=codes,
+        classes=tuple(map(shown, names)),
+        pictures=lambda: _pictures(files),
+        files=files,
+    )
 
-    def open_images() -> FoundImages:
-        train, test = (open_split(where, part) for where, part in parts.items())
-        return FoundImages(train=train, test=test, class_names=class_names)
 
-    files = (*beside, *(file for part in parts.values() for file, _ in part))
-    return Source(facts=facts, fingerprint=fingerprint(folder, files), open=open_images)
+def _pictures(files: Sequence[FoundFile]) -> Iterator[Picture]:
+    """Yield image files."""
+    return (Picture(shown(file.path), file.path) for file in files)

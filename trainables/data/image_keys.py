@@ -6,13 +6,15 @@ among exact duplicates, with equal pixels and label, the order is arbitrary.
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.data.datasets import ImageDataset
+from trainables.data.preparation import StoredSplit
 from trainables.seeding import seed_of
 
-__all__ = ["content_keys", "named_keys"]
+__all__ = ["content_keys", "named_keys", "pixel_keys"]
 
 
 def content_keys(dataset: ImageDataset, split: str) -> Tensor:
@@ -23,6 +25,16 @@ def content_keys(dataset: ImageDataset, split: str) -> Tensor:
     images, labels = dataset.split(split).images, dataset.split(split).labels
     pairs = zip(images, labels.tolist(), strict=True)
     return torch.tensor([_hash(label.to_bytes(8), image.tobytes()) for image, label in pairs])
+
+
+def pixel_keys(split: StoredSplit) -> np.ndarray:
+    """Return hashes of the stored pixels alone, int64 [n] in [0, 2**63): images of other labels may share one.
+
+    Cost: one read of the split's bytes; one block of images at a time is in memory. Two different images of a million
+    share a key with a probability below 1e-7.
+    """
+    hashes = (_hash(image.tobytes()) for block in split.blocks() for image in block)
+    return np.fromiter(hashes, dtype=np.int64, count=len(split.labels))
 
 
 def named_keys(contents: Tensor, *name: int | str) -> Tensor:

@@ -1,10 +1,11 @@
-"""Finds a published dataset: digits, CIFAR, Tiny ImageNet, Parquet, a folder of image files.
+"""Finds a dataset by its name: digits, those of torchvision's folders, Tiny ImageNet, and those of one's own.
 
-`find` recognises the layout of a folder without decoding; `Source.open` reads the labels, `decoding` the images.
+`find` recognises the layout of a folder without decoding images; `decoding` does that.
 """
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +14,30 @@ import numpy as np
 from trainables.config.reading import AS_IT_IS, Reading
 from trainables.data import catalog
 from trainables.data.catalog import DatasetFacts
-from trainables.data.image_folders import find_folder, find_tiny_imagenet
+from trainables.data.own import find_own
 from trainables.data.parquet import find_parquet
-from trainables.data.source import FoundImages, FoundSplit, Source, fingerprint, list_files
+from trainables.data.source import FoundImages, FoundSplit, Source, shown
+from trainables.data.tiny_imagenet import find_tiny_imagenet
+from trainables.data.torchvision_folders import find_cifar, find_mnist, find_stl10, find_svhn
 from trainables.errors import DatasetError
 from trainables.implementation import Implementation
 
-__all__ = ["Dataset", "cifar10", "cifar100", "digits", "find", "folder", "parquet", "tiny_imagenet"]
+__all__ = [
+    "Dataset",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "find",
+    "folder",
+    "kmnist",
+    "mnist",
+    "own",
+    "parquet",
+    "stl10",
+    "svhn",
+    "tiny_imagenet",
+]
 
 
 class Dataset(Protocol):
@@ -43,7 +61,7 @@ def find(dataset: str | Implementation, data: Path | None, reading: Reading = AS
     Args:
         dataset: One of `catalog.names()` or of `catalog.OWN_FACTS`, or the implementation of any dataset.
         data: The folder that holds it; unused for the digits.
-        reading: How its files are read.
+        reading: How its files are read; `facts.image_size` of the source is its `image_size`, if it has one.
 
     Raises:
         DatasetError: The name is unknown, or the folder does not hold the dataset in a known layout.
@@ -57,17 +75,22 @@ def find(dataset: str | Implementation, data: Path | None, reading: Reading = AS
         raise DatasetError(
             f"{dataset.address} must find the dataset {dataset.name}, not {source.facts.name}: correct facts.name"
         )
-    return source
+    if reading.test_split not in ("auto", source.findings.test_from):
+        raise DatasetError(
+            f"test_split={reading.test_split} cannot be chosen for {dataset.name}, whose test split is "
+            f"{source.findings.test_from}: leave test_split out"
+        )
+    return replace(source, facts=source.facts.resized(reading.image_size))
 
 
 def cifar10(data: Path | None, reading: Reading) -> Source:
     """Find CIFAR-10: its Python files, or Parquet."""
-    return _in_folder(catalog.facts("cifar10"), data, _find_cifar)
+    return _in_folder(catalog.facts("cifar10"), data, find_cifar)
 
 
 def cifar100(data: Path | None, reading: Reading) -> Source:
     """Find CIFAR-100: its Python files, or Parquet."""
-    return _in_folder(catalog.facts("cifar100"), data, _find_cifar)
+    return _in_folder(catalog.facts("cifar100"), data, find_cifar)
 
 
 def tiny_imagenet(data: Path | None, reading: Reading) -> Source:
@@ -75,14 +98,44 @@ def tiny_imagenet(data: Path | None, reading: Reading) -> Source:
     return _in_folder(catalog.facts("tiny_imagenet"), data, find_tiny_imagenet)
 
 
+def mnist(data: Path | None, reading: Reading) -> Source:
+    """Find MNIST: torchvision's folder, or Parquet."""
+    return _in_folder(catalog.facts("mnist"), data, find_mnist)
+
+
+def fashion_mnist(data: Path | None, reading: Reading) -> Source:
+    """Find Fashion-MNIST: torchvision's folder, or Parquet."""
+    return _in_folder(catalog.facts("fashion_mnist"), data, find_mnist)
+
+
+def kmnist(data: Path | None, reading: Reading) -> Source:
+    """Find KMNIST: torchvision's folder, or Parquet."""
+    return _in_folder(catalog.facts("kmnist"), data, find_mnist)
+
+
+def svhn(data: Path | None, reading: Reading) -> Source:
+    """Find SVHN's cropped digits: its .mat files, or Parquet."""
+    return _in_folder(catalog.facts("svhn"), data, find_svhn)
+
+
+def stl10(data: Path | None, reading: Reading) -> Source:
+    """Find STL-10: its binary files, or Parquet; the images without labels are not used."""
+    return _in_folder(catalog.facts("stl10"), data, find_stl10)
+
+
 def parquet(data: Path | None, reading: Reading) -> Source:
     """Find Parquet files of any dataset."""
-    return _required(catalog.PARQUET, data, lambda folder: find_parquet(None, folder))
+    return _required(catalog.PARQUET, data, lambda folder: find_own(catalog.PARQUET, folder, reading))
 
 
 def folder(data: Path | None, reading: Reading) -> Source:
     """Find folders of image files of any dataset."""
-    return _required(catalog.FOLDER, data, find_folder)
+    return _required(catalog.FOLDER, data, lambda folder: find_own(catalog.FOLDER, folder, reading))
+
+
+def own(data: Path | None, reading: Reading) -> Source:
+    """Find any dataset in a form that is recognised."""
+    return _required(catalog.OWN, data, lambda folder: find_own(catalog.OWN, folder, reading))
 
 
 def _in_folder(
@@ -101,9 +154,9 @@ def _required(name: str, data: Path | None, find_source: Callable[[Path], Source
     if data is None:
         raise DatasetError(f"{name} needs its files: pass --data DIR, where DIR holds {needed}")
     if not data.is_dir():
-        raise DatasetError(f"{data} is not a folder: pass --data DIR, where DIR holds {needed}")
+        raise DatasetError(f"{shown(data)} is not a folder: pass --data DIR, where DIR holds {needed}")
     if (source := find_source(data)) is None:
-        raise DatasetError(f"{data} does not hold {name}: pass --data DIR, where DIR holds {needed}")
+        raise DatasetError(f"{shown(data)} does not hold {name}: pass --data DIR, where DIR holds {needed}")
     return source
 
 
@@ -128,33 +181,3 @@ def digits(data: Path | None, reading: Reading) -> Source:
 
     content = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     return Source(facts=catalog.facts("digits"), fingerprint=content, open=open_images)
-
-
-def _find_cifar(facts: DatasetFacts, data: Path) -> Source | None:
-    base = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[facts.name]
-    folder = data if data.name == base else data / base
-    if not folder.is_dir():
-        return None
-
-    def open_images() -> FoundImages:
-        from torchvision.datasets import CIFAR10, CIFAR100
-
-        reader = {"cifar10": CIFAR10, "cifar100": CIFAR100}[facts.name]
-        try:  # torchvision compares every file with its published checksum
-            train, test = (reader(folder.parent, train=train, download=False) for train in (True, False))
-        except RuntimeError as error:
-            raise DatasetError(
-                f"files of {folder} are missing or damaged: unpack the archive of {base} again"
-            ) from error
-        splits = [
-            FoundSplit.of_pixels(
-                f"{part} images of {folder}",
-                np.ascontiguousarray(images.data.transpose(0, 3, 1, 2)),
-                np.array(images.targets, dtype=np.int64),
-            )
-            for part, images in (("the training", train), ("the test", test))
-        ]
-        return FoundImages(train=splits[0], test=splits[1], class_names=tuple(train.classes))
-
-    files = list_files(folder, lambda name: True)
-    return Source(facts=facts, fingerprint=fingerprint(folder, files), open=open_images)

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from trainables.data.catalog import DatasetFacts
 from trainables.errors import DatasetError
 
 __all__ = [
+    "AS_PUBLISHED",
+    "Findings",
     "FoundFile",
     "FoundImages",
     "FoundSplit",
@@ -22,7 +24,8 @@ __all__ = [
     "check_labels",
     "fingerprint",
     "list_files",
-    "list_folders",
+    "listing",
+    "shown",
 ]
 
 _ONE_BYTE = 255
@@ -65,15 +68,48 @@ class FoundImages:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a finder saw beside the images."""
+
+    layout: str
+    """The layout, in words: "folders train/CLASS, test/CLASS"."""
+    skipped: Mapping[str, int]
+    """Number of files or folders that were left out, by reason: hidden, not an image."""
+    test_from: str
+    """What the test split is: "test" or "validation", a split of the files, or "carved from train"."""
+    notes: tuple[str, ...]
+    """Sentences for the plan, the report and the terminal."""
+    warnings: tuple[str, ...] = ()
+    """Sentences that the report begins with: what makes its figures wrong."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The notes, and what was left out."""
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
+        return (*self.notes, f"Files or folders that were left out: {left_out}") if left_out else self.notes
+
+    def completed(self, *, note: str = "", warning: str = "") -> "Findings":
+        """Return the findings with another note and another warning; "" is none."""
+        notes, warnings = ((text,) if text else () for text in (note, warning))
+        return replace(self, notes=(*self.notes, *notes), warnings=(*self.warnings, *warnings))
+
+
+AS_PUBLISHED = Findings(layout="as published", skipped={}, test_from="test", notes=())
+"""Nothing to say."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A dataset that was found but not yet decoded."""
 
     facts: DatasetFacts
-    """The catalog's facts, or those of the files for a dataset that is not in the catalog."""
+    """The catalog's facts, or those of the files for a dataset that is not in the catalog; counts are the files'."""
     fingerprint: str
     """Changes if a file to be read changes its path in the folder, its size or its modification time."""
     open: Callable[[], FoundImages]
     """Read what decoding needs beside the images; raises DatasetError if a label is wrong."""
+    findings: Findings = AS_PUBLISHED
+    """What was seen beside the images."""
 
 
 class FoundFile(NamedTuple):
@@ -99,7 +135,7 @@ def list_files(folder: Path, wanted: Callable[[str], bool], *, below: bool = Fal
     if not folder.is_dir():
         return []
     files = []
-    with _listing(folder) as entries:
+    with listing(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if below:
@@ -110,32 +146,32 @@ def list_files(folder: Path, wanted: Callable[[str], bool], *, below: bool = Fal
     return sorted(files)
 
 
-def list_folders(folder: Path) -> list[str]:
-    """Return the sorted names of the folders in a folder, including links to folders.
+@contextmanager
+def listing(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
+    """List a folder.
 
     Raises:
-        DatasetError: The folder cannot be listed.
+        DatasetError: The folder cannot be listed, or what is read about an entry inside the block fails.
     """
-    with _listing(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
-
-
-@contextmanager
-def _listing(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
     try:
         with os.scandir(folder) as entries:
             yield entries
     except OSError as error:
         raise DatasetError(
-            f"{error.filename or folder} cannot be read ({error.strerror}): make it readable to this user"
+            f"{shown(error.filename or folder)} cannot be read ({error.strerror}): make it readable to this user"
         ) from error
+
+
+def shown(path: str | Path) -> str:
+    """Return a path or name as text that can be printed: bytes that are not UTF-8 become \\x and two digits."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def fingerprint(folder: Path, files: Iterable[FoundFile]) -> str:
     """Return the fingerprint of files below a folder; it does not depend on the folder's own path."""
     digest = hashlib.sha256()
     for path, size, modified_ns in sorted(files):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0{modified_ns}\n".encode())
+        digest.update(os.fsencode(path.relative_to(folder).as_posix()) + f"\0{size}\0{modified_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ With X the images as rows of intensities in [0, 1], minus their mean, and XᵀX 
     whitened = X V diag((S + eps)^−½) Vᵀ,     X = whitened V diag((S + eps)^½) Vᵀ
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 
 from trainables.errors import DatasetError
+from trainables.machine import Limit
 from trainables.storage.atomic import write_atomically
 
-__all__ = ["EPS", "FORMAT_VERSION", "Whitening", "covariance", "fit"]
+__all__ = ["EPS", "FORMAT_VERSION", "Whitening", "check_memory", "covariance", "fit"]
 
 FORMAT_VERSION = 1
 EPS = 0.1
@@ -24,6 +26,7 @@ EPS = 0.1
 
 _ZERO = 128  # subtracted from the stored bytes, so that a product is at most 2¹⁴
 _EXACT_ROWS = 1024  # a sum of so many such products is at most 2²⁴: exact in float32, in any order
+_MATRICES = 6  # matrices of d² float64 that are in memory at once
 _TENSORS = ("mean", "forward", "inverse")
 
 
@@ -98,7 +101,7 @@ def fit(images: np.ndarray, levels: int) -> Whitening:
     """Return the whitening of uint8 images [n, ch, H, W], in which the value `levels` represents 1.0.
 
     It is computed in float64 up to the last rounding, on all cores: 2 n d² operations for the covariance and about
-    20 d³ for the eigenvectors and the two products. Memory: about 6 matrices of d² float64.
+    20 d³ for the eigenvectors and the two products. Memory: about 6 matrices of d² float64; see `check_memory`.
 
     Raises:
         DatasetError: There are fewer than 2 images.
@@ -108,6 +111,26 @@ def fit(images: np.ndarray, levels: int) -> Whitening:
     root = (values.clamp_min(0) + EPS).sqrt()
     forward, inverse = ((vectors * scale) @ vectors.T for scale in (1 / root, root))
     return Whitening(mean.float(), forward.float(), inverse.float())
+
+
+def check_memory(size: int, memory: Limit) -> None:
+    """Refuse a whitening that needs more memory than there is.
+
+    Args:
+        size: d = ch · H · W of an image.
+        memory: What this process may take.
+
+    Raises:
+        DatasetError: `fit` would need more.
+    """
+    needed_bytes = _MATRICES * 8 * size**2
+    if needed_bytes > memory.amount:
+        most = math.isqrt(memory.amount // (8 * _MATRICES))
+        raise DatasetError(
+            f"whitening images of {size:,} values needs {needed_bytes / 2**30:,.1f} GiB of memory, and only "
+            f"{memory.amount / 2**30:,.1f} GiB may be taken ({memory.by}), enough for {most:,} values: set zca=false "
+            "or a smaller image_size"
+        )
 
 
 def covariance(images: np.ndarray, levels: int) -> tuple[Tensor, Tensor]:

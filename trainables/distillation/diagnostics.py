@@ -65,7 +65,7 @@ def matching_losses(distiller: Distiller, trajectories: Trajectories, starts: Se
     for row, start in enumerate(starts):
         single_epoch = MatchingRange(T_minus=start, T=start + 1, T_plus=start + 1, interval=1, range_end="exclusive")
         probe = Distiller(
-            replace(distiller.config, **asdict(single_epoch)),
+            replace(distiller.config, alpha_init=1.0, alpha_floor=0.0, alpha_update="linear", **asdict(single_epoch)),
             matcher=matcher,
             trajectories=trajectories,
             images=distiller.result_images,

@@ -12,7 +12,11 @@ from torch import Tensor
 from trainables.config.distillation import DistillationConfig
 from trainables.errors import ConfigError
 
-__all__ = ["Learned", "LearnedImages", "Update"]
+__all__ = ["FIRST_UPDATES", "Learned", "LearnedImages", "Update"]
+
+FIRST_UPDATES = 20
+"""Iterations after which a distillation ends of which none was accepted. All experts of a small sweep had their turn by
+then, and α, the images and the range are what they were, so that the next iterations would be skipped as well."""
 
 
 @dataclass(frozen=True)

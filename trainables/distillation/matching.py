@@ -14,7 +14,8 @@ gradient: it keeps λ_i = λ_N, that is, it drops the Hessian-vector products u:
 `unrolled` lets autograd differentiate the loop, as the reference codes do; its memory grows with N.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from trainables.data.augmentation import Augmentation, Draw
 from trainables.distillation.inner_step import InnerStep
 from trainables.errors import ConfigError
 
-__all__ = ["METHODS", "Chunk", "Matcher", "MatchingGradient"]
+__all__ = ["METHODS", "Chunk", "Matcher", "MatchingGradient", "draw_chunks"]
 
 METHODS = ("exact", "truncated", "unrolled")
 
@@ -37,6 +38,31 @@ class Chunk:
 
     indices: Tensor
     draw: Draw | None
+
+
+def draw_chunks(
+    images: Tensor, N: int, batch_syn: int, augmentation: Augmentation, draws: torch.Generator
+) -> list[Chunk]:
+    """Draw the N inner steps: permute, split, take from the end (the ragged chunk first), permute again.
+
+    Source: docs/method.md, "Distillation", step 3.
+
+    Args:
+        images: The synthetic images [S, ch, H, W], of which only size and device are read.
+        N: Inner steps.
+        batch_syn: Images of a step.
+        augmentation: Draws one augmentation for each step.
+        draws: The generator of all draws.
+    """
+    pieces: list[Tensor] = []
+    chunks = []
+    for _ in range(N):
+        if not pieces:
+            pieces = list(torch.randperm(len(images), generator=draws).split(batch_syn))
+        indices = pieces.pop()
+        draw = augmentation.draw(len(indices), images.shape[-1], draws)
+        chunks.append(Chunk(indices.to(images.device), draw))
+    return chunks
 
 
 @dataclass(frozen=True)
@@ -119,21 +145,41 @@ class Matcher:
         Cost: N gradients and N Hessian-vector products (`truncated`: N gradients of gradients in x alone). Memory for N
         parameter vectors and the graph of one micro-batch; `unrolled`: for N graphs.
         """
-        soft = labels.is_floating_point()
-        if soft:
-            distributions = F.softmax(labels, dim=1)
-        else:
-            distributions = F.one_hot(labels, self.step.network.classes).to(images.dtype)
+        distributions = self._distributions(images, labels)
         task = _Task(start, target, images, distributions, alpha, chunks)
         derivatives = self._unrolled(task) if self.method == "unrolled" else self._adjoint(task)
         along_logits = None
-        if soft:  # through the softmax: q ⊙ (r − ⟨q, r⟩)
+        if labels.is_floating_point():  # through the softmax: q ⊙ (r − ⟨q, r⟩)
             mean = (distributions * derivatives.distributions).sum(dim=1, keepdim=True)
             along_logits = distributions * (derivatives.distributions - mean)
         return MatchingGradient(float(derivatives.loss), derivatives.images, along_logits, float(derivatives.alpha))
 
+    def loss(
+        self,
+        *,
+        start: Tensor,
+        target: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        alpha: float,
+        chunks: Sequence[Chunk],
+    ) -> float:
+        """Return the matching loss alone; arguments as in a call. It is not finite where the inner loop diverges.
+
+        Cost: N gradients, and memory for two parameter vectors and the graph of one micro-batch.
+        """
+        task = _Task(start, target, images, self._distributions(images, labels), alpha, chunks)
+        (last,) = deque(self._path(task), maxlen=1)
+        return float((last - target).square().sum() / (start - target).square().sum())
+
+    def _distributions(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the label distributions of hard or soft labels, [S, C]."""
+        if labels.is_floating_point():
+            return F.softmax(labels, dim=1)
+        return F.one_hot(labels, self.step.network.classes).to(images.dtype)
+
     def _adjoint(self, task: _Task) -> _Derivatives:
-        path = self._path(task)
+        path = list(self._path(task))
         distance = (task.start - task.target).square().sum()
         difference = path[-1] - task.target
         adjoint = 2 * difference / distance
@@ -152,14 +198,14 @@ class Matcher:
             adjoint = adjoint - task.alpha * u
         return _Derivatives(difference.square().sum() / distance, along_images, along_distributions, along_alpha)
 
-    def _path(self, task: _Task) -> list[Tensor]:
-        """Return θ_0 … θ_N."""
-        path = [task.start]
+    def _path(self, task: _Task) -> Iterator[Tensor]:
+        """Yield θ_0 … θ_N."""
+        theta = task.start
+        yield theta
         for chunk in task.chunks:
             augmented = self.augmentation.apply(task.images[chunk.indices], chunk.draw)
-            gradient = self.step.gradient(path[-1], augmented, self._targets(task, chunk))
-            path.append(path[-1] - task.alpha * gradient)
-        return path
+            theta = theta - task.alpha * self.step.gradient(theta, augmented, self._targets(task, chunk))
+            yield theta
 
     @staticmethod
     def _targets(task: _Task, chunk: Chunk) -> Tensor:

@@ -110,7 +110,7 @@ class RealMatching(LearnedImages, ABC):
     @property
     def alpha(self) -> float:
         """Learning rate at which networks are trained on the set; it is not learned."""
-        return self.config.alpha_init
+        return self.config.alpha
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the distillation depends on, and α, which readers of a set need."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.config.distillation import DistillationConfig
 from trainables.distillation.learned_images import Learned, LearnedImages, Update
-from trainables.distillation.matching import Chunk, Matcher, MatchingGradient
+from trainables.distillation.matching import Chunk, Matcher, MatchingGradient, draw_chunks
 from trainables.errors import ConfigError
 from trainables.experts.store import Trajectories
 from trainables.seeding import generator
@@ -38,8 +38,8 @@ class Distiller(LearnedImages):
     """A distillation by trajectory matching; it can stop after any iteration and resume bit for bit.
 
     Every random choice is drawn from a generator named by seed and iteration. The state therefore consists of the
-    images, soft labels and α with their momentum, the moving average, and four counters. An update that would make any
-    of them not finite is skipped.
+    images, soft labels and α, or its logarithm, with their momentum, the moving average, and four counters. An update
+    that would make any of them not finite is skipped.
     """
 
     loss_name = "matching_loss"
@@ -79,7 +79,8 @@ class Distiller(LearnedImages):
         self.trajectories = trajectories
         self.floored = 0
         """Iterations so far whose update was stopped by α's floor."""
-        self._alpha = Learned.start(torch.tensor(config.alpha_init, dtype=torch.float64))
+        self._alpha = Learned.start(self._as_learned(config.alpha))
+        """α, or log α where `alpha_update` is log; float64 []."""
         self._soft = Learned.start(labels.to(images).clone()) if soft else None
         self._initial_labels = labels.to(images.device)
 
@@ -91,7 +92,7 @@ class Distiller(LearnedImages):
     @property
     def alpha(self) -> float:
         """The learning rate of the inner steps."""
-        return float(self._alpha.values)
+        return float(self._alpha_of(self._alpha.values))
 
     @property
     def micro_batch(self) -> int | None:
@@ -123,7 +124,8 @@ class Distiller(LearnedImages):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the distillation depends on; its tensors are not modified later.
 
-        `labels` and `label_velocity` are present if labels are soft, `ema` if there is a moving average.
+        `labels` and `label_velocity` are present if labels are soft, `ema` if there is a moving average, and
+        `log_alpha` if it is what is learned: its velocity is then that of log α, and `alpha` is there for readers.
         """
         state = {
             **super().state_dict(),
@@ -131,13 +133,16 @@ class Distiller(LearnedImages):
             "alpha_velocity": float(self._alpha.velocity),
             "floored": self.floored,
         }
+        if self.config.alpha_update == "log":
+            state["log_alpha"] = float(self._alpha.values)
         if self._soft is not None:
             state |= {"labels": self._soft.values, "label_velocity": self._soft.velocity}
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
-        self._alpha = Learned(*torch.tensor([state["alpha"], state["alpha_velocity"]], dtype=torch.float64))
+        learned = state["log_alpha" if self.config.alpha_update == "log" else "alpha"]
+        self._alpha = Learned(*torch.tensor([learned, state["alpha_velocity"]], dtype=torch.float64))
         self._soft = Learned(state["labels"], state["label_velocity"]) if self._soft is not None else None
         self.floored = int(state["floored"])
 
@@ -146,14 +151,20 @@ class Distiller(LearnedImages):
         config, soft = self.config, self._soft
         images = self._moved(gradient.images)
         along_alpha = torch.tensor(gradient.alpha, dtype=torch.float64)
+        if config.alpha_update == "log":  # ∂L/∂log α = α · ∂L/∂α
+            along_alpha = along_alpha * self._alpha_of(self._alpha.values)
         alpha = self._alpha.after(along_alpha, lr=config.lr_alpha, momentum=config.momentum_alpha)
         if soft is not None and gradient.labels is not None:
             soft = soft.after(gradient.labels, lr=config.lr_label, momentum=config.momentum_label)
         finite = math.isfinite(gradient.loss) and images.finite and alpha.finite and (soft is None or soft.finite)
+        finite = finite and math.isfinite(self._alpha_of(alpha.values))
         accepted = finite and gradient.loss <= config.max_matching_loss
-        floored = accepted and config.alpha_floor > 0 and float(alpha.values) < config.alpha_floor
-        if floored:  # the momentum stays, so that gradients that raise α offset those that lowered it
-            alpha = alpha._replace(values=torch.full_like(alpha.values, config.alpha_floor))
+        floored = False
+        if config.alpha_floor > 0:
+            floor = self._as_learned(config.alpha_floor)
+            floored = accepted and bool(alpha.values < floor)
+            if floored:  # the momentum stays, so that gradients that raise α offset those that lowered it
+                alpha = alpha._replace(values=floor)
         if accepted:  # all at once and last, so that an earlier error leaves the state unchanged
             ema = self._averaged(images.values)
             self._images, self._alpha, self._soft, self._ema = images, alpha, soft, ema
@@ -161,6 +172,15 @@ class Distiller(LearnedImages):
         self.not_finite += not finite
         self.floored += floored
         return finite, not accepted, floored
+
+    def _as_learned(self, alpha: float) -> Tensor:
+        """Return α as it is learned, float64 []."""
+        value = torch.tensor(alpha, dtype=torch.float64)
+        return value.log() if self.config.alpha_update == "log" else value
+
+    def _alpha_of(self, learned: Tensor) -> Tensor:
+        """Return α, float64 [], of what is learned."""
+        return learned.exp() if self.config.alpha_update == "log" else learned
 
     def _expert(self) -> int:
         """Return this iteration's expert: all experts once in random order, then again in another order."""
@@ -172,13 +192,6 @@ class Distiller(LearnedImages):
         return self.trajectories.snapshot(expert, epoch).to(self.images)
 
     def _chunks(self, draws: torch.Generator) -> list[Chunk]:
-        """Draw the N inner steps: permute, split, take from the end (the ragged chunk first), permute again."""
-        pieces: list[Tensor] = []
-        chunks = []
-        for _ in range(self.config.N):
-            if not pieces:
-                pieces = list(torch.randperm(len(self.images), generator=draws).split(self.config.batch_syn))
-            indices = pieces.pop()
-            draw = self.matcher.augmentation.draw(len(indices), self.images.shape[-1], draws)
-            chunks.append(Chunk(indices.to(self.images.device), draw))
-        return chunks
+        """Draw the N inner steps."""
+        config = self.config
+        return draw_chunks(self.images, config.N, config.batch_syn, self.matcher.augmentation, draws)

@@ -26,12 +26,12 @@ class Metrics:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 of the classes; a class that is never predicted has 0, as with scikit-learn's `zero_division=0`."""
+        """Mean F1 of the classes that occur; one that is never predicted has 0, as scikit-learn's `zero_division=0`."""
         return float((2 * self._hits / (self._counts.sum(0) + self._counts.sum(1)).clip(1))[self._present].mean())
 
     @property
     def macro_recall(self) -> float:
-        """Mean recall of the classes."""
+        """Mean recall of the classes that occur."""
         return float((self._hits / self._counts.sum(1).clip(1))[self._present].mean())
 
     @property
@@ -45,8 +45,8 @@ class Metrics:
 
     @property
     def _present(self) -> np.ndarray:
-        """Classes that occur or are predicted."""
-        present: np.ndarray = (self._counts.sum(0) + self._counts.sum(1)) > 0
+        """Classes that occur: one without images cannot be recalled, and a mistake counts where it was made."""
+        present: np.ndarray = self._counts.sum(1) > 0
         return present
 
 

@@ -33,6 +33,8 @@ WORTHWHILE = 0.95
 """Doubling the number of experts must reduce the time per expert to at most this share."""
 PROBE_SHARE, RESIDENT_SHARE = 0.8, 0.25
 """Shares of an actor's GPU memory: what the probe's steps may take, and what the training images may take."""
+COPIED_AT_ONCE = 2048
+"""Images that are copied to a GPU at a time."""
 
 _Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -156,7 +158,11 @@ class ExpertTrainer:
 
     @cached_property
     def _pixels(self) -> Tensor:
-        return self.dataset.pixels("train").to(self.device)
+        images = self.dataset.split("train").images
+        pixels = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
+        for rows in torch.arange(len(images)).split(COPIED_AT_ONCE):  # the whole may not fit into the machine's memory
+            pixels[rows[0] : rows[-1] + 1] = self.dataset.pixels("train", rows).to(self.device)
+        return pixels
 
     @cached_property
     def _labels(self) -> Tensor:

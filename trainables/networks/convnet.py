@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.errors import ConfigError
+from trainables.networks.depth import check_depth
 
 __all__ = ["ConvNet"]
 
@@ -41,11 +42,7 @@ class ConvNet:
         for name in ("channels", "image_size", "classes", "depth", "width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"a ConvNet's {name} must be at least 1, not {getattr(self, name)}")
-        if self.image_size < 2**self.depth:
-            raise ConfigError(
-                f"a ConvNet of depth {self.depth} halves the image {self.depth} times: it needs a side of at least "
-                f"{2**self.depth} pixels, not {self.image_size}; use net_depth ≤ {int(math.log2(self.image_size))}"
-            )
+        check_depth(self.depth, self.image_size)
 
     @cached_property
     def layout(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -5,10 +5,11 @@ docs/method.md, "What a review asks for": ‖θ*_t − θ*_{t+1}‖ per epoch, a
 Shape legend: E experts, P parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainables.distillation.diagnostics import matching_losses, parameter_distances
+from trainables.distillation.starting_alpha import AlphaCurve
 from trainables.experts.store import Trajectories
 from trainables.storage.checkpoints import read_checkpoint
 from trainables.workers.process import use_one_core
@@ -25,6 +26,8 @@ class SetLosses(NamedTuple):
     start_epochs: list[int]
     losses: list[list[float]]
     """Losses by start epoch and expert; not finite if the inner steps diverge."""
+    alpha_curve: Sequence[tuple[float, float]] | None
+    """The trial's `AlphaCurve.points`; None: its alpha_init is a number."""
 
 
 def distances_of_experts(work: TrialWork, experts: int) -> tuple[list[list[float]], list[list[float]]]:
@@ -62,13 +65,15 @@ def losses_of_trial(
     state = read_checkpoint(checkpoint) if checkpoint else None
     if checkpoint and state is None:  # the settings of a trial without a checkpoint may be invalid
         return None
-    distiller = Workbench(work).trajectory_matching(own)
+    bench = Workbench(work)
+    curve = AlphaCurve.of_state(state) or bench.starting_alpha(own)
+    distiller = bench.trajectory_matching(own if curve is None else {**own, "alpha_init": curve.best})
     if state is not None:  # the state of another method lacks the quantities that only trajectory matching learns
         own = distiller.state_dict()
         distiller.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     starts = _evenly_spread(work.epochs - distiller.config.M, most_starts)
     losses = matching_losses(distiller, _first_experts(work, experts), starts, seed)
-    return SetLosses(distiller.alpha, starts, losses.tolist())
+    return SetLosses(distiller.alpha, starts, losses.tolist(), curve and curve.points)
 
 
 def _evenly_spread(last: int, most: int) -> list[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.distillation.learned_images import FIRST_UPDATES
 from trainables.errors import ConfigError
 from trainables.storage.checkpoints import read_checkpoint, write_checkpoint
 from trainables.storage.writing_pace import WritingPace
@@ -24,7 +25,7 @@ def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
             `skipped`, the number of skipped iterations.
 
     Raises:
-        ConfigError: The settings are invalid, or every iteration was skipped.
+        ConfigError: The settings are invalid, or every iteration or each of the first was skipped.
     """
     if read_checkpoint(place) is not None:
         return place
@@ -33,7 +34,7 @@ def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
     config, state = distiller.config, read_checkpoint(unfinished)
     if state is not None:
         distiller.load_state_dict(state)
-    while distiller.iteration < config.iterations:
+    while distiller.iteration < config.iterations and not distiller.skipped == distiller.iteration >= FIRST_UPDATES:
         distiller.step()
         if pace.due():
             with pace.measured():
@@ -42,7 +43,7 @@ def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
         raise ConfigError(
             f"a distillation must move its images, and {own['variant']} at ipc {config.ipc} skipped all of its "
             f"{distiller.iteration} iterations, with losses above max_matching_loss {config.max_matching_loss:g} or "
-            f"not finite; lower lr_pixel {config.lr_pixel:g} or alpha_init {config.alpha_init:g}"
+            f"not finite, and α = {distiller.alpha:.3g}; lower lr_pixel {config.lr_pixel:g}, or set alpha_init=auto"
         )
     result = {"images": distiller.result_images, "alpha": distiller.alpha, "skipped": distiller.skipped}
     write_checkpoint(place, result)

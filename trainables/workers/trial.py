@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from ray import tune
 
-from trainables.distillation.learned_images import Update
+from trainables.distillation.learned_images import FIRST_UPDATES, Update
 from trainables.distillation.soft_labels import label_inconsistency
+from trainables.distillation.starting_alpha import AlphaCurve
 from trainables.distillation.trajectory import Distiller, Iteration
 from trainables.errors import ConfigError
 from trainables.storage.atomic import is_disk_full
@@ -57,6 +58,8 @@ class DistillationTrial(tune.Trainable):
     """A rung's result that may not have arrived before this process resumed the trial."""
     _fault: _SettingsError | None
     """Why the settings are invalid; None if they are valid."""
+    _alpha_curve: AlphaCurve | None
+    """The losses by which α was found; None: alpha_init is a number."""
 
     def setup(self, config: dict[str, Any], work: TrialWork) -> None:  # type: ignore[override]
         """Load the data that all trials share, then begin this trial."""
@@ -112,16 +115,24 @@ class DistillationTrial(tune.Trainable):
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self._pace = WritingPace()
         self._rung, self._unconfirmed, self._fault = [], None, None
+        state = self._stored_state()
         try:
-            self._distiller = self._bench.distiller(own)
+            self._alpha_curve = AlphaCurve.of_state(state) or self._bench.starting_alpha(own)
+            found = {} if self._alpha_curve is None else {"alpha_init": self._alpha_curve.best}
+            self._distiller = self._bench.distiller({**own, **found})
         except ConfigError as error:
             self._fault = _SettingsError(str(error))
             return
+        if state is not None:
+            self._resume(state)
+
+    def _stored_state(self) -> Mapping[str, Any] | None:
+        """Return this trial's furthest checkpoint; None if it has none."""
         states = [read_checkpoint(place) for place in (self._place, self._place_within_rung)]
         # A checkpoint of other settings belongs to a trial whose study was lost.
-        if own_states := [state for state in states if state is not None and state["settings"] == self._settings]:
-            # At the same iteration, the checkpoint at the end of the rung comes first.
-            self._resume(max(own_states, key=lambda state: state["iteration"]))
+        own_states = [state for state in states if state is not None and state["settings"] == self._settings]
+        # At the same iteration, the checkpoint at the end of the rung comes first.
+        return max(own_states, key=lambda state: state["iteration"], default=None)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         """Resume from a checkpoint."""
@@ -142,6 +153,7 @@ class DistillationTrial(tune.Trainable):
             "rung": self._rung,
             "unconfirmed": unconfirmed and unconfirmed.to_report(),
             "micro_batch": self._distiller.micro_batch,
+            **({} if self._alpha_curve is None else {AlphaCurve.KEY: self._alpha_curve.points}),
         }
         with self._pace.measured():
             write_checkpoint(self._place if unconfirmed else self._place_within_rung, state)
@@ -161,8 +173,33 @@ class DistillationTrial(tune.Trainable):
             floored = isinstance(update, Iteration) and update.floored
             seconds = time.perf_counter() - began
             self._rung.append(_IterationRecord(update.loss, update.finite, update.skipped, floored, seconds))
+            self._check_progress(min(FIRST_UPDATES, every, distiller.config.iterations))
             if self._pace.due():
                 self._save(None)
+
+    def _check_progress(self, first: int) -> None:
+        """Refuse a distillation that will not move: none of its `first` updates was accepted, or α is not positive.
+
+        Raises:
+            _SettingsError: It is such a one; the message has the loss or α, and the remedy.
+        """
+        distiller = self._distiller
+        if not isinstance(distiller, Distiller):  # others skip what is not finite alone, which the rung's end tells
+            return
+        if distiller.alpha <= 0:
+            raise _SettingsError(
+                f"α became {distiller.alpha:.3g} in iteration {distiller.iteration - 1}, and inner steps go uphill; "
+                "lower lr_alpha, or set alpha_update=log or alpha_floor"
+            )
+        finite = [record.loss for record in self._rung if record.finite]
+        if distiller.iteration == distiller.skipped == first and finite:
+            config = distiller.config
+            found = self._alpha_curve is not None
+            raise _SettingsError(
+                f"no update was accepted: in iterations 0 to {first - 1} no matching loss was below {min(finite):.3g}, "
+                f"with α = {distiller.alpha:.3g}, and max_matching_loss is {config.max_matching_loss:g}; "
+                f"{'' if found else 'set alpha_init=auto, or '}raise max_matching_loss"
+            )
 
     def _iterate(self) -> Update:
         """Run an iteration; if the GPU's memory is not sufficient, run it again with half the images at a time.
@@ -195,7 +232,8 @@ class DistillationTrial(tune.Trainable):
         finite = [record.loss for record in rung if record.finite]
         if not finite:
             trains = config.method != "distribution"
-            remedy = f" (α = {distiller.alpha:.3g}); lower alpha_init or lr_pixel" if trains else "; lower lr_pixel"
+            given = "lr_pixel" if self._alpha_curve is not None else "alpha_init or lr_pixel"
+            remedy = f" (α = {distiller.alpha:.3g}); lower {given}" if trains else "; lower lr_pixel"
             raise _SettingsError(
                 f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1}"
                 f"{remedy}"

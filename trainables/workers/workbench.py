@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainables.config.distillation import DistillationConfig
+from trainables.config.distillation import AUTO, DistillationConfig
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import load
@@ -21,6 +21,7 @@ from trainables.distillation.matching import Matcher
 from trainables.distillation.methods import Distillation, Method
 from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
 from trainables.distillation.soft_labels import soft_labels
+from trainables.distillation.starting_alpha import AlphaCurve, find_alpha
 from trainables.distillation.trajectory import Distiller
 from trainables.errors import ConfigError
 from trainables.evaluation.validation import validation_accuracy
@@ -137,6 +138,27 @@ class Workbench:
             micro_batch=self._micro_batch(config.batch_real),
         )
 
+    def starting_alpha(self, own: Mapping[str, Any]) -> AlphaCurve | None:
+        """Return the losses over α by which a trial's α is found; None: its alpha_init is a number.
+
+        A distillation that is made with alpha_init=auto finds it itself, by the same arithmetic.
+
+        Raises:
+            ConfigError: The settings are invalid.
+        """
+        config, seed = self._config(own)
+        if config.alpha_init != AUTO:
+            return None
+        images = self._initial_images(config.initialization, config.ipc, seed)
+        return find_alpha(
+            config,
+            matcher=self._matcher_for(config, len(images)),
+            trajectories=self._trajectories,
+            images=images.to(self._device),
+            labels=self._initial_labels(config, images).to(self._device),
+            seed=seed,
+        )
+
     def trajectory_matching(self, own: Mapping[str, Any]) -> Distiller:
         """Return trajectory matching with a trial's settings and initial images, even if it has another method."""
         return self._match_trajectories(self._start(own))
@@ -181,23 +203,32 @@ class Workbench:
         return draw_pictures(self._dataset.displayable(images.detach().cpu()), self._dataset.class_names)
 
     def _start(self, own: Mapping[str, Any]) -> _Start:
-        """Merge a trial's own settings with the shared settings, check them, and draw the initial images."""
+        """Merge a trial's own settings with the shared settings, check them, draw the initial images, and find α."""
+        curve = self.starting_alpha(own)
+        config, seed = self._config(own if curve is None else {**own, "alpha_init": curve.best})
+        return _Start(config, seed, self._initial_images(config.initialization, config.ipc, seed))
+
+    def _config(self, own: Mapping[str, Any]) -> tuple[DistillationConfig, int]:
+        """Return a trial's checked settings and its seed, and set the precision of the process."""
         config = DistillationConfig.from_settings({**self.work.settings, **own})
         use_precision(config.precision, self._device)
-        seed = repeat_seed(self.work.seed, own.get("repeat", 0))  # a search's trials have no repeat
-        return _Start(config, seed, self._initial_images(config.initialization, config.ipc, seed))
+        return config, repeat_seed(self.work.seed, own.get("repeat", 0))  # a search's trials have no repeat
 
     def _match_trajectories(self, start: _Start) -> Distiller:
         config, seed, images = start
-        whole = config.gradient == "unrolled"  # unrolled keeps whole chunks, as the reference codes do
         return Distiller(
             config,
-            matcher=self.matcher(config, None if whole else self._micro_batch(min(config.batch_syn, len(images)))),
+            matcher=self._matcher_for(config, len(images)),
             trajectories=self._trajectories,
             images=images.to(self._device),
             labels=self._initial_labels(config, images),
             seed=seed,
         )
+
+    def _matcher_for(self, config: DistillationConfig, images: int) -> Matcher:
+        """Return the matcher of a set of so many images, with a micro-batch size that fits into memory."""
+        whole = config.gradient == "unrolled"  # unrolled keeps whole chunks, as the reference codes do
+        return self.matcher(config, None if whole else self._micro_batch(min(config.batch_syn, images)))
 
     def _micro_batch(self, chunk: int) -> int:
         """Return the micro-batch size at which a chunk fits into the memory budget."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.reporting.sections.movement import movement_text
 from orchestrator.reporting.sections.regimes import against_best
 from orchestrator.reporting.tables import (
     differences_markdown,
@@ -18,7 +19,10 @@ __all__ = ["headline", "test_section"]
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """Return the winner and its gains in Markdown: over fresh distillations where the finals made them."""
+    """Return the winner and its gains in Markdown: over fresh distillations where the finals made them.
+
+    It says too where the best trial, or most trials, hardly moved their images.
+    """
     finals, best, paper = result["finals"], result["best"], result["paper"]
     again = {name: variant["accuracy"] for name, variant in result.get("repeats", {"variants": {}})["variants"].items()}
     accuracies = {name: metrics["accuracy"] for name, metrics in finals.items()}
@@ -45,6 +49,7 @@ def headline(result: Mapping[str, Any]) -> str:
         is_reference=bool(paper) and paper["trial"] == best["trial"],
         reference_gain=gain(PAPER_SETTING) if PAPER_SETTING in finals else None,
         against_best=against_best(rivals, comparisons),
+        movement=movement_text(result),
     )
 
 

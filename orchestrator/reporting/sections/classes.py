@@ -59,8 +59,11 @@ def class_section(names: list[str], confusions: dict[str, np.ndarray], best: str
         [
             escape_markdown(names[k]),
             str(int(ours[0, k].sum())),
-            f"{accuracy[:, k].mean():.3f} ± {accuracy[:, k].std(ddof=1):.3f}",
-            f"{of_real[k]:.3f}",
+            *(
+                (f"{accuracy[:, k].mean():.3f} ± {accuracy[:, k].std(ddof=1):.3f}", f"{of_real[k]:.3f}")
+                if ours[0, k].sum()
+                else ("–", "–")
+            ),
         ]
         for k in order
     ]

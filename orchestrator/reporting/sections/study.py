@@ -8,7 +8,8 @@ from matplotlib import pyplot as plt
 
 from orchestrator.reporting.tables import differences_markdown, study_markdown
 from orchestrator.reporting.templating import render
-from orchestrator.reporting.words import SKIPPED, STUDY_HEADINGS, number_text
+from orchestrator.reporting.words import STUDY_HEADINGS, number_text
+from orchestrator.results.movement import SKIPPED
 from orchestrator.results.statistics import summarize
 from orchestrator.results.study import variant_range
 from search_spaces import Study

@@ -1,5 +1,6 @@
 """The plan: its counts against formulas, for fewer classes, whitening, and datasets that the catalog does not know."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from PIL import Image
 from orchestrator.planning.plan import Plan, make_plan
 from search_spaces import load
 from tests.support.builders import sweep_settings
+from tests.support.pictures import cifar10_parquet
 from tests.support.processes import assert_refused, run
+from trainables.errors import ConfigError
 
 SPACE = (
     "from dataclasses import replace\nfrom search_spaces import load\nSPACE = replace(load('digits'), dataset='{}')\n"
@@ -69,11 +72,33 @@ def test_whitening_costs_a_matrix_product_whenever_a_real_image_is_read() -> Non
     assert added["finals"] == pytest.approx(5 * 60 * images * 2 * 64**2, rel=1e-9)
 
 
-@pytest.mark.parametrize("dataset", ["folder", "parquet"])
+@pytest.mark.parametrize("dataset", ["folder", "parquet", "own"])
 def test_a_dataset_of_ones_own_is_counted_from_its_files(folders: Path, dataset: str) -> None:
-    made = plan(dataset, folders / dataset, expert_count=1, validation_share=0.5)
+    place = folders / ("parquet" if dataset == "own" else dataset)
+    made = plan(dataset, place, expert_count=1, validation_share=0.5)
     forward = 2 * 9 * 3 * 32 * 256 + 2 * 9 * 32 * 32 * 64 + 2 * 512 * 2
     assert made.operations["experts"] == 25 * 6 * forward * 6
+
+
+def test_a_catalogued_dataset_is_counted_from_its_files_where_they_are_given(tmp_path: Path) -> None:
+    cifar10_parquet(tmp_path)  # 40 training images
+    whole, given = plan("cifar10", expert_count=1), plan("cifar10", tmp_path, expert_count=1)
+    assert whole.operations["experts"] / given.operations["experts"] == 50_000 / 40
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_resized_images_cost_what_their_size_costs(size: int) -> None:
+    forward = 2 * 9 * 1 * 32 * size**2 + 2 * 9 * 32 * 32 * (size // 2) ** 2 + 2 * 32 * (size // 4) ** 2 * 10
+    made = plan(image_size=size, expert_count=1)
+    assert made.operations["experts"] == 25 * round(1437 * 0.75) * forward * 6
+
+
+def test_a_network_that_is_too_deep_for_the_images_is_refused(folders: Path) -> None:
+    for given in (plan, lambda **values: plan("folder", folders / "folder", **values)):
+        with pytest.raises(ConfigError, match="at least 16 pixels, not 8; use net_depth ≤ 3, or image_size ≥ 16"):
+            given(image_size=8, net_depth=4)
+    with pytest.raises(ConfigError, match=r"not 1; use image_size ≥ 4$"):
+        plan(image_size=1)
 
 
 def test_the_command_plans_it_too_or_refuses_in_a_line(folders: Path, tmp_path: Path) -> None:
@@ -81,7 +106,18 @@ def test_the_command_plans_it_too_or_refuses_in_a_line(folders: Path, tmp_path: 
     space.write_text(SPACE.format("folder"))
     planned = run("orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder")
     assert planned.returncode == 0, planned.stderr
-    assert "total" in planned.stdout
+    assert "total" in planned.stdout and "Note:" not in planned.stdout
+    resized = run(
+        "orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder", "--set", "image_size=2"
+    )
+    assert_refused(resized, "net_depth ≤ 1, or image_size ≥ 4")
+    shutil.rmtree(folders / "folder" / "test")
+    (folders / "folder" / "train" / ".DS_Store").write_bytes(b"")
+    noted = run("orchestrator.sweep", "--space", space, "--plan", "--data", folders / "folder")
+    assert "Note: The files have no test split: 0.2 of each class's training images became it" in noted.stdout
+    assert "Note: Files or folders that were left out: 1 hidden" in noted.stdout
+    chosen = ["--space", space, "--plan", "--data", folders / "folder", "--set", "test_split=validation"]
+    assert_refused(run("orchestrator.sweep", *chosen), "test_split=validation is not among the splits", "train")
     assert_refused(run("orchestrator.sweep", "--space", space, "--plan"), "folder needs its files", "--data")
     assert_refused(
         run("orchestrator.sweep", "--space", "digits", "--plan", "--set", "classes=11"), "2 to 10 for digits, not 11"

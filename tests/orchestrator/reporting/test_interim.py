@@ -10,7 +10,7 @@ from PIL import Image
 
 from orchestrator.report import main
 from orchestrator.results.comparison import comparison_records
-from orchestrator.results.result_json import write_result
+from orchestrator.results.result_json import dataset_entry, stored_result, write_result
 from orchestrator.results.under_way import UnderWay
 from orchestrator.stages.bulletin import Bulletin
 from orchestrator.state.lock import exclusive_lock
@@ -20,6 +20,7 @@ from orchestrator.state.workdir import Workdir
 from search_spaces import load
 from tests.support.builders import sweep_settings
 from tests.support.unfinished import EXECUTION, at_work, search_under_way
+from trainables.data.source import Findings
 from trainables.evaluation.metrics import Metrics
 
 
@@ -58,6 +59,24 @@ class TestSweep:
         with Image.open(settings.places.folder / "figures" / "trials.png") as picture:
             assert len(picture.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 8
         assert [path.name for path in settings.places.folder.iterdir() if path.name.startswith(".figures")] == []
+        assert "About the files" not in text
+
+    def test_what_was_seen_in_the_files_of_the_dataset_is_said(self, tmp_path: Path) -> None:
+        settings, bulletin = search_under_way(tmp_path, "a")
+        bulletin.write()
+        findings = Findings(
+            layout="",
+            skipped={"hidden": 3},
+            test_from="test",
+            notes=("class 'a|b' has no test images",),
+            warnings=("1 of 2 test images is a training image",),
+        )
+        write_result(settings, {**(stored_result(settings) or {}), "dataset": dataset_entry(findings)})
+        report(tmp_path, "a")
+        text = (settings.places.folder / "report.md").read_text()
+        said = ["class 'a\\|b' has no test images.", "Files or folders that were left out: 3 hidden."]
+        assert "About the files of the dataset:\n\n- " + "\n- ".join(said) in text
+        assert text.splitlines()[2] == "**Warning.** 1 of 2 test images is a training image."
 
     @pytest.mark.parametrize(
         ("status", "words"), [("stopped", "was stopped by hand"), ("failed", "failed and has not")]

@@ -394,6 +394,22 @@ class TestGivingUp:
         assert watch.stop_all() and watch.hopeless is not None
         assert "all of the first 3 trials failed alike: diverged" in watch.hopeless and watch.halted is None
 
+    def test_where_no_update_of_any_trial_is_accepted(self) -> None:
+        watch = SearchWatch()
+        for loss, alpha in ((61.2, 0.02), (1.5e3, 0.1), (23, 0.019)):
+            assert not watch.stop_all()
+            watch("t", failing(
+                f"no update was accepted: in iterations 0 to 19 no matching loss was below {loss:.3g}, with α = "
+                f"{alpha:.3g}, and max_matching_loss is 5; set alpha_init=auto, or raise max_matching_loss"
+            ))  # fmt: skip
+        assert watch.hopeless is not None and "set alpha_init=auto" in watch.hopeless
+
+    def test_where_every_alpha_turns_negative(self) -> None:
+        watch = SearchWatch()
+        for alpha in (-0.017, -0.067, -3e-05):
+            watch("t", failing(f"α became {alpha:.3g} in iteration 3, and inner steps go uphill; lower lr_alpha"))
+        assert watch.hopeless is not None
+
     def test_not_where_failures_differ_or_a_trial_came_to_a_rung(self) -> None:
         differing, hopeful = SearchWatch(), SearchWatch()
         hopeful("t", report(25, 0.1))

@@ -296,13 +296,28 @@ class TestTable:
         assert FAILED.reason in cells and HALTED.remedy in cells
         assert "best 0.600" in lines[0] and "nan" not in "".join(lines)
 
+    def test_shows_how_far_the_images_moved_and_the_share_of_skipped_updates(self) -> None:
+        screen = Screen(120, terminal=True)
+        still = RungResult(iteration=25, validation_accuracy=0.159, skip_rate=0.96, image_displacement=0.0)
+        screen.view.add_ended([trial_record(
+            1, status="pruned", rungs={25: 0.2}, measures={"skip_rate": 0.0, "image_displacement": 0.314}
+        )])  # fmt: skip
+        screen.report(0, still)
+        screen.report(2, rung(25, 0.3))
+        cells = {line.split("│")[1].strip(): line.split("│")[4].strip() for line in table(screen, 120) if "│" in line}
+        assert cells == {"trial-000": "0.00/96%", "trial-001": "0.31/0%", "trial-002": ""}
+        ended = Screen()
+        ended.report(0, still)
+        ended.complete(0)
+        assert "trial-000 pruned at 25/100: validation accuracy 0.159, 96% of its last updates skipped; " in ended.text
+
     def test_shows_as_many_rungs_as_a_line_has_room_for_the_newest_first(self) -> None:
         screen = Screen(80, terminal=True)
         for iteration in range(1, 31):
             screen.report(0, rung(iteration, iteration / 100))
         narrow, wide = ([line for line in table(screen, width) if "trial-000" in line] for width in (80, 200))
         assert len(narrow) == len(wide) == 1
-        shown, all_shown = (line[0].split("│")[4].split() for line in (narrow, wide))
+        shown, all_shown = (line[0].split("│")[5].split() for line in (narrow, wide))
         assert shown[:3] == all_shown[:3] == ["0.300", "0.290", "0.280"] and "…" in shown[-1]
         assert len(all_shown) > 2 * len(shown)
 

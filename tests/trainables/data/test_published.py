@@ -23,6 +23,7 @@ from tests.support.pictures import (
     tiny_folder,
     write_parquet,
 )
+from trainables.config.reading import Reading
 from trainables.data import augmentation, catalog, datasets, preparation
 from trainables.data import published as sources
 from trainables.errors import DatasetError
@@ -50,6 +51,42 @@ class TestParquet:
         for folder, metadata in (("a", {"class_names": ",".join(names)}), ("b", {"huggingface": json.dumps(hub)})):
             cifar10_parquet(tmp_path / folder, metadata=metadata)
             assert prepare("cifar10", tmp_path, tmp_path / folder).class_names == tuple(names)
+
+    def test_files_that_number_the_classes_differently_are_matched_by_name(self, tmp_path: Path) -> None:
+        names = [f"thing {label}" for label in range(10)]
+        cifar10_parquet(tmp_path / "data", metadata={"class_names": ",".join(names)})
+        pictures = [picture(label, 32) for label in range(10)]
+        test = tmp_path / "data" / "test-00000-of-00001.parquet"
+        write_parquet(test, pictures, range(10), metadata={"class_names": ",".join(reversed(names))})
+        dataset = prepare("cifar10", tmp_path, tmp_path / "data")
+        assert dataset.class_names == tuple(names)
+        assert dataset.split("test").labels.tolist() == list(reversed(range(10)))
+        write_parquet(test, pictures, range(10), metadata={"class_names": ",".join(["other", *names[1:]])})
+        with pytest.raises(DatasetError, match="names other classes than the first file: is it of another dataset"):
+            prepare("cifar10", tmp_path, tmp_path / "data")
+
+    @pytest.mark.parametrize("layout", ["plain_text/{split}-00000-of-00001.parquet", "plain_text/{split}/0000.parquet"])
+    def test_the_hubs_layouts(self, tmp_path: Path, layout: str) -> None:
+        _, test = cifar10_parquet(tmp_path / "made")
+        for split in ("train", "test"):
+            file = tmp_path / "data" / layout.format(split=split)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "made" / f"{split}-00000-of-00001.parquet").rename(file)
+        assert np.array_equal(prepare("cifar10", tmp_path, tmp_path / "data").split("test").images, test)
+
+    def test_a_part_is_counted_as_what_it_is(self, tmp_path: Path) -> None:
+        cifar10_parquet(tmp_path / "data")
+        facts = sources.find("cifar10", tmp_path / "data").facts
+        assert (facts.train_images, facts.test_images) == (40, 10)
+        assert facts.mean == catalog.facts("cifar10").mean
+
+    def test_another_test_split_cannot_be_chosen(self, tmp_path: Path) -> None:
+        cifar10_parquet(tmp_path / "data")
+        assert sources.find("cifar10", tmp_path / "data", Reading(test_split="test")).findings.test_from == "test"
+        with pytest.raises(
+            DatasetError, match="test_split=validation cannot be chosen for cifar10, whose test split is"
+        ):
+            sources.find("cifar10", tmp_path / "data", Reading(test_split="validation"))
 
     def test_the_validation_files_serve_as_test_split_where_there_is_no_test(self, tmp_path: Path) -> None:
         train, test = cifar10_parquet(tmp_path / "data")
@@ -105,8 +142,8 @@ class TestParquet:
     @pytest.mark.parametrize(
         ("item", "label", "message"),
         [
-            (picture(0, 28), 0, r"32 × 32 pixels of 8 bits, but .*test.*parquet row 3 has 28 × 28"),
-            (np.zeros((32, 32), np.uint16), 0, r"row 3 has 32 × 32 \(mode I;16\)"),
+            (picture(0, 28), 0, r"32 × 32 pixels, but .*test.*parquet row 3 has 28 × 28 .*--set image_size=32"),
+            (encode(np.zeros((32, 32), np.float32), "TIFF"), 0, r"row 3 cannot be decoded as an image \(mode F"),
             (b"no image", 0, "row 3 cannot be decoded as an image"),
             (
                 encode(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))[:300],
@@ -119,7 +156,7 @@ class TestParquet:
             (picture(0, 32), None, "must hold one integer per row"),
             (picture(0, 32), 0, "every class must occur, but .*test.*parquet has none of class 3"),
         ],
-        ids=["size", "16 bits", "no image", "truncated", "null", "above", "below", "no label", "class missing"],
+        ids=["size", "floats", "no image", "truncated", "null", "above", "below", "no label", "class missing"],
     )
     def test_a_wrong_row(self, tmp_path: Path, item: Any, label: Any, message: str) -> None:
         cifar10_parquet(tmp_path / "data")
@@ -216,6 +253,21 @@ class TestTinyImageNetFolder:
         brightness = dataset.split("test").images.mean(axis=(1, 2, 3))
         np.testing.assert_allclose(brightness - dataset.split("test").labels, 19.5, atol=4)
 
+    @pytest.mark.parametrize("place", ["val", "val/images"])
+    def test_validation_images_in_folders_of_their_classes(self, tmp_path: Path, place: str) -> None:
+        folder = tmp_path / "tiny-imagenet-200"
+        tiny_folder(folder)
+        published = prepare("tiny_imagenet", tmp_path, tmp_path, share=0.34)
+        for line in (folder / "val" / "val_annotations.txt").read_text().splitlines():
+            name, wnid = line.split("\t")[:2]
+            (folder / place / wnid).mkdir(parents=True)
+            (folder / "val" / "images" / name).rename(folder / place / wnid / name)
+        source = sources.find("tiny_imagenet", tmp_path)
+        assert source.findings.layout == f"as published, the validation images in {place}/CLASS"
+        dataset = prepare("tiny_imagenet", tmp_path, tmp_path, share=0.34)
+        assert dataset.split("test").labels.tolist() == list(range(200))
+        assert np.array_equal(dataset.split("test").images, published.split("test").images[::-1])
+
     def test_what_is_missing_or_strange_is_named(self, tmp_path: Path) -> None:
         tiny_folder(tmp_path / "data")
         annotations = tmp_path / "data" / "val" / "val_annotations.txt"
@@ -256,34 +308,17 @@ class TestImageFolder:
         assert np.array_equal(dataset.split("test").images, pictures)
         assert [len(dataset.split(split)) for split in datasets.SPLITS] == [9, 3, 6]
         assert (dataset.classes, dataset.channels, dataset.image_size) == (3, 3, 12)
-        mean, _ = preparation.statistics(dataset.split("train").images, 255)
+        mean, _ = preparation.statistics([dataset.split("train").images], 255)
         assert dataset.mean == mean
 
     def test_the_first_that_is_not_like_the_others_is_named(self, tmp_path: Path) -> None:
         image_folder(tmp_path / "data")
         for name, size in (("ant/1.png", (12, 10)), ("cow/3.png", (14, 14))):
             (tmp_path / "data" / "train" / name).write_bytes(encode(np.zeros((*size, 3), np.uint8)))
-        with pytest.raises(DatasetError, match=r"12 × 12 pixels of 8 bits, but .*train/ant/1\.png has 10 × 12"):
+        with pytest.raises(
+            DatasetError, match=r"one size, but .*train/ant/1\.png has 10 × 12 pixels, and all have 10 × 12 to 14 × 14"
+        ):
             prepare("folder", tmp_path, tmp_path / "data")
-
-    def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
-        data = tmp_path / "data"
-        image_folder(data)
-        (data / "test" / "cow").rename(data / "test" / "cat")
-        with pytest.raises(DatasetError, match=r"test/cat has no counterpart in .*train: every class needs a folder"):
-            prepare("folder", tmp_path, data)
-        (data / "test" / "cat").rename(data / "test" / "cow")
-        (data / "train" / "dog").mkdir()
-        with pytest.raises(DatasetError, match=r"train/dog has no counterpart in .*test: every class needs a folder"):
-            prepare("folder", tmp_path, data)
-        (data / "test" / "dog").mkdir()
-        with pytest.raises(DatasetError, match=r"every class must occur, but .*train has none of class 3"):
-            prepare("folder", tmp_path, data)
-        for split in ("train", "test"):
-            (data / split).rename(data / f"old {split}")
-            (data / split / "ant").mkdir(parents=True)
-        with pytest.raises(DatasetError, match="train holds no images in class folders"):
-            prepare("folder", tmp_path, data)
 
     def test_a_file_that_is_no_image_is_named(self, tmp_path: Path) -> None:
         image_folder(tmp_path / "data")
@@ -311,9 +346,11 @@ class TestOwnFacts:
 
 
 class TestWhatIsAskedFor:
-    @pytest.mark.parametrize("name", ["cifar10", "cifar100", "tiny_imagenet", "parquet", "folder"])
+    @pytest.mark.parametrize(
+        "name", ["cifar10", "cifar100", "tiny_imagenet", "mnist", "svhn", "stl10", *catalog.OWN_FACTS]
+    )
     def test_where_to_put_the_files_is_said(self, tmp_path: Path, name: str) -> None:
-        layout = "train/CLASS and test/CLASS" if name == "folder" else r".*train\*\.parquet"
+        layout = "train/CLASS and test/CLASS" if name in ("folder", "own") else r".*train\*\.parquet"
         for data, start in (
             (None, f"{name} needs its files"),
             (tmp_path / "none", r".*none is not a folder"),
@@ -327,7 +364,18 @@ class TestWhatIsAskedFor:
             prepare("cifar_10", tmp_path, tmp_path)
 
     def test_the_names_that_prepare_knows(self) -> None:
-        assert datasets.names() == ("digits", "cifar10", "cifar100", "tiny_imagenet", "parquet", "folder")
+        published = (
+            "digits",
+            "cifar10",
+            "cifar100",
+            "tiny_imagenet",
+            "mnist",
+            "fashion_mnist",
+            "kmnist",
+            "svhn",
+            "stl10",
+        )
+        assert datasets.names() == (*published, "parquet", "folder", "own")
 
     def test_the_families_of_the_catalog_are_those_of_the_augmentation(self) -> None:
         assert tuple(augmentation.FAMILIES) == catalog.ALL_FAMILIES

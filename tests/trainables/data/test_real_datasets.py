@@ -60,7 +60,7 @@ def test_pixels_have_the_published_statistics(real: ImageDataset) -> None:
         "tiny_imagenet": ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
     }
     # Of every fifth image, for time: the mean of 9,000 images' own means is good to .002 (their deviation is .15).
-    mean, std = preparation.statistics(real.split("train").images[::5], real.levels)
+    mean, std = preparation.statistics([real.split("train").images[::5]], real.levels)
     np.testing.assert_allclose(mean, published[real.name][0], atol=0.004)
     np.testing.assert_allclose(std, published[real.name][1], atol=0.004)
 

@@ -15,6 +15,7 @@ from tests.support.pictures import prepare
 from trainables.data import datasets, whitening
 from trainables.data.datasets import ImageDataset
 from trainables.errors import DatasetError
+from trainables.machine import Limit, Machine
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,28 @@ class TestDataset:
         assert digits.whitening is not None
         here = digits.whitening.forward.numpy().tobytes() + digits.whitening.inverse.numpy().tobytes()
         assert done.stdout.strip() == hashlib.sha256(here).hexdigest()
+
+
+class TestMemory:
+    def test_what_does_not_fit_is_refused_with_figure_and_remedy(self) -> None:
+        whitening.check_memory(1024, Limit(6 * 8 * 1024**2, "a test"))
+        with pytest.raises(
+            DatasetError,
+            match=r"of 150,528 values needs 1,012\.9 GiB of memory, and only 24\.0 GiB may be taken \(a test\), enough "
+            r"for 23,170 values: set zca=false or a smaller image_size",
+        ):
+            whitening.check_memory(224 * 224 * 3, Limit(24 * 2**30, "a test"))
+
+    def test_nothing_is_fitted_then(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = prepare("digits", tmp_path).path
+        monkeypatch.setattr(datasets, "Machine", lambda: Machine(free_bytes=6 * 8 * 64**2 - 1))
+        with pytest.raises(DatasetError, match="whitening images of 64 values needs"):
+            datasets.whiten(plain)
+        assert list(plain.parent.iterdir()) == [plain]
+        monkeypatch.undo()
+        whitened = datasets.whiten(plain)
+        monkeypatch.setattr(datasets, "Machine", lambda: Machine(free_bytes=0))
+        assert datasets.whiten(plain) == whitened  # it is there: no memory is needed
 
 
 class TestFile:

@@ -141,10 +141,12 @@ def reference_run(distiller: Distiller, iterations: int) -> tuple[Tensor, Tensor
     module = convnet_module(distiller.matcher.step.network).double()
     images = distiller.initial_images.clone().requires_grad_()
     labels = distiller.labels.clone()
-    alpha = torch.tensor(config.alpha_init, dtype=torch.float64, requires_grad=True)
+    logarithm = config.alpha_update == "log"
+    first, floor = (torch.tensor(value, dtype=torch.float64) for value in (config.alpha, config.alpha_floor))
+    parameter = (first.log() if logarithm else first).requires_grad_()
     optimizers = [
         torch.optim.SGD([images], lr=config.lr_pixel, momentum=config.momentum_pixel),
-        torch.optim.SGD([alpha], lr=config.lr_alpha, momentum=config.momentum_alpha),
+        torch.optim.SGD([parameter], lr=config.lr_alpha, momentum=config.momentum_alpha),
     ]
     if config.label_mode == "soft":
         labels.requires_grad_()
@@ -162,6 +164,7 @@ def reference_run(distiller: Distiller, iterations: int) -> tuple[Tensor, Tensor
         chunks = reference_chunks(draws, len(images), config.batch_syn, config.N, augmentation)
         theta = trajectories.snapshot(expert, start).double().requires_grad_()
         target = trajectories.snapshot(expert, start + config.M).double()
+        alpha = parameter.exp() if logarithm else parameter  # autograd finds the chain rule by itself
         loss = matching_loss(module, theta, target, images, labels, alpha, chunks, augmentation)
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -170,14 +173,16 @@ def reference_run(distiller: Distiller, iterations: int) -> tuple[Tensor, Tensor
         if not skipped:
             for optimizer in optimizers:
                 optimizer.step()
-            if config.alpha_floor and alpha < config.alpha_floor:
+            if config.alpha_floor and parameter < (floor.log() if logarithm else floor):
                 floored = True
-                alpha.data.fill_(config.alpha_floor)
+                parameter.data.copy_(floor.log() if logarithm else floor)
             average = config.ema_decay * average + (1 - config.ema_decay) * images.detach()
         done.append((expert, start, upper, loss.item(), skipped, floored))
+    alpha = parameter.exp() if logarithm else parameter
     return images.detach(), labels.detach(), alpha.item(), average, done
 
 
+LOG = {"alpha_update": "log", "lr_alpha": 0.3}
 EVERYTHING = {**SOFT, "ema_decay": 0.6, "lr_alpha": 2e-2, "alpha_floor": 0.045, "max_matching_loss": 0.8, "seed": 1}
 
 
@@ -192,8 +197,20 @@ class TestAgainstAReference:
             {**SOFT, "families": FAMILIES, "ema_decay": 0.9},
             {**SOFT, "lr_label": 0.0},
             EVERYTHING,
+            LOG,
+            {**EVERYTHING, **LOG},
         ],
-        ids=["hard", "unrolled", "augmented", "soft", "soft augmented averaged", "soft kept", "everything"],
+        ids=[
+            "hard",
+            "unrolled",
+            "augmented",
+            "soft",
+            "soft augmented averaged",
+            "soft kept",
+            "everything",
+            "log",
+            "everything log",
+        ],
     )
     def test_whole_runs_are_those_of_autograd_and_torchs_sgd_in_float64(
         self, double: Callable[..., Distiller], options: dict[str, Any]
@@ -285,7 +302,10 @@ class TestSampling:
 
 
 class TestResuming:
-    @pytest.fixture(params=[{"families": FAMILIES, "seed": 5}, EVERYTHING], ids=["hard", "everything"])
+    @pytest.fixture(
+        params=[{"families": FAMILIES, "seed": 5}, EVERYTHING, {**EVERYTHING, **LOG}],
+        ids=["hard", "everything", "everything log"],
+    )
     def options(self, request: pytest.FixtureRequest) -> dict[str, Any]:
         options: dict[str, Any] = request.param
         return options
@@ -481,6 +501,48 @@ class TestAlphaFloor:
         distiller.step()
         assert distiller.alpha < 0
         assert distiller.floored == 0
+
+
+class TestLogarithm:
+    def test_alpha_stays_positive_where_it_would_turn_negative(self, make: Callable[..., Distiller]) -> None:
+        plain, logarithm = make(**DOWN, lr_alpha=1.0), make(**DOWN, lr_alpha=1.0, alpha_update="log")
+        for distiller in (plain, logarithm):
+            distiller.step()
+        assert plain.alpha < 0 < logarithm.alpha < 0.5
+
+    def test_its_gradient_is_that_of_alpha_by_the_chain_rule(self, double: Callable[..., Distiller]) -> None:
+        options = {**DOWN, "lr_alpha": 1e-4}
+        plain, logarithm = double(**options), double(**options, alpha_update="log")
+        for distiller in (plain, logarithm):
+            distiller.step()
+        along_alpha, along_log = ((distiller.state_dict()["alpha_velocity"]) for distiller in (plain, logarithm))
+        assert along_log == pytest.approx(0.5 * along_alpha, rel=1e-12)
+        assert math.log(logarithm.alpha / 0.5) == pytest.approx(-1e-4 * along_log, rel=1e-9)
+
+    def test_its_rate_means_the_same_at_every_scale(self, double: Callable[..., Distiller]) -> None:
+        """A gradient of a given size in log α changes α by the same ratio, whatever α is."""
+        ratios = []
+        for alpha in (0.01, 0.5):
+            distiller = double(**{**DOWN, "alpha_init": alpha}, lr_alpha=1e-2, alpha_update="log")
+            distiller.step()
+            ratios.append(math.log(distiller.alpha / alpha) / distiller.state_dict()["alpha_velocity"])
+        assert ratios == pytest.approx([-1e-2, -1e-2], rel=1e-9)
+
+    def test_an_alpha_that_would_overflow_is_skipped(self, make: Callable[..., Distiller]) -> None:
+        options = {**DOWN, "momentum_alpha": 0.5}
+        distiller = make(**options, lr_alpha=1.0, alpha_update="log")
+        distiller.load_state_dict({**distiller.state_dict(), "alpha_velocity": -1e4})
+        done = distiller.step()
+        assert math.isfinite(done.loss) and not done.finite
+        assert distiller.alpha == pytest.approx(0.5)
+
+    def test_the_state_has_alpha_for_its_readers_and_what_is_learned(self, make: Callable[..., Distiller]) -> None:
+        distiller = make(alpha_update="log", lr_alpha=1e-2)
+        distiller.step()
+        state = distiller.state_dict()
+        assert state["alpha"] == distiller.alpha == pytest.approx(math.exp(state["log_alpha"]), rel=1e-15)
+        with pytest.raises(ConfigError, match="resume it with the settings that it was made with"):
+            make().load_state_dict(state)
 
 
 class TestAverage:

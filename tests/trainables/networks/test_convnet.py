@@ -101,10 +101,14 @@ class TestTooDeep:
     def test_the_deepest_network_pools_to_one_pixel(self) -> None:
         assert ConvNet(channels=1, image_size=8, classes=2, depth=3, width=2).layout[-2] == ("linear.weight", (2, 2))
 
-    @pytest.mark.parametrize(("image_size", "depth", "deepest"), [(8, 4, 3), (31, 5, 4), (1, 1, 0)])
-    def test_pooling_an_image_away_is_refused(self, image_size: int, depth: int, deepest: int) -> None:
+    @pytest.mark.parametrize(
+        ("image_size", "depth", "remedy"),
+        [(8, 4, "net_depth ≤ 3, or image_size ≥ 16"), (31, 5, "net_depth ≤ 4, or image_size ≥ 32"),
+         (1, 1, "image_size ≥ 2")],
+    )  # fmt: skip
+    def test_pooling_an_image_away_is_refused(self, image_size: int, depth: int, remedy: str) -> None:
         with pytest.raises(
-            ConfigError, match=rf"depth {depth} .*at least {2**depth} pixels, not {image_size}; .*≤ {deepest}$"
+            ConfigError, match=rf"depth {depth} .*at least {2**depth} pixels, not {image_size}; use {remedy}$"
         ):
             ConvNet(channels=1, image_size=image_size, classes=2, depth=depth, width=2)
 

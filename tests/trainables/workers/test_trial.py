@@ -5,6 +5,7 @@ import errno
 import io
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from trainables.distillation.inner_step import InnerStep
 from trainables.distillation.matching import Matcher, MatchingGradient
 from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image
 from trainables.distillation.soft_labels import label_inconsistency, soft_labels
+from trainables.distillation.starting_alpha import AlphaCurve, find_alpha
 from trainables.distillation.trajectory import Distiller
 from trainables.experts.store import Trajectories, TrajectoryStore
 from trainables.networks.convnet import ConvNet
@@ -272,7 +274,11 @@ class TestReports:
         assert result["alpha"] >= 0.499
 
     def test_skips_apart_from_what_is_not_finite(self, trial: Callable[..., DistillationTrial]) -> None:
-        result = trial(max_matching_loss=1e-6).step()
+        running = trial()
+        limited = trial(max_matching_loss=1e-6)
+        running.step()
+        limited._distiller.load_state_dict(state_of(running))  # its first updates were accepted
+        result = limited.step()
         assert (result["skip_rate"], result["not_finite_rate"]) == (1, 0)
 
     def test_a_rung_without_a_finite_update_ends_the_trial_with_the_reason(
@@ -292,6 +298,91 @@ class TestReports:
         averaged, plain, still = trial(**options), trial(**{**options, "ema_decay": 0.0}), trial(lr_pixel=1e-30)
         accuracies = [run.step()["validation_accuracy"] for run in (averaged, plain, still)]
         assert accuracies[0] == accuracies[2] != accuracies[1]
+
+
+class TestMovement:
+    """A trial that does not move its images ends, with what is wrong and what to change."""
+
+    def test_first_updates_that_are_all_skipped_end_the_trial(self, trial: Callable[..., DistillationTrial]) -> None:
+        result = trial(max_matching_loss=1e-6).step()
+        assert (result["done"], result["iteration"]) == (True, 2)  # a rung, which is not validated
+        assert math.isnan(result["validation_accuracy"])
+        assert re.fullmatch(
+            r"no update was accepted: in iterations 0 to 1 no matching loss was below 0\.\d+, with α = 0\.05, and "
+            r"max_matching_loss is 1e-06; set alpha_init=auto, or raise max_matching_loss",
+            result["failed"],
+        )
+
+    def test_only_the_first_updates_count(
+        self, trial: Callable[..., DistillationTrial], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trainables.workers.trial.FIRST_UPDATES", 1)
+        running = trial(max_matching_loss=1e-6)
+        assert running.step()["iteration"] == 1
+        moved, limited = trial(), trial(max_matching_loss=1e-6)
+        moved.step()
+        limited._distiller.load_state_dict(state_of(moved))
+        assert "failed" not in limited.step()
+
+    def test_one_accepted_update_is_enough(self, trial: Callable[..., DistillationTrial]) -> None:
+        still = {"lr_pixel": 1e-12, "lr_alpha": 0.0}
+        distiller = trial(**still)._distiller
+        losses = [distiller.step().loss for _ in range(2)]
+        assert trial(**still, max_matching_loss=min(losses)).step()["skip_rate"] == 0.5
+
+    def test_an_alpha_that_is_not_positive_ends_the_trial(self, trial: Callable[..., DistillationTrial]) -> None:
+        down = {"alpha_init": 0.5, "momentum_alpha": 0.0, "lr_pixel": 1e-9, "lr_alpha": 1.0}
+        result = trial(**down).step()
+        assert re.fullmatch(
+            r"α became -\d.* in iteration 0, and inner steps go uphill; lower lr_alpha, or set alpha_update=log or "
+            r"alpha_floor",
+            result["failed"],
+        )
+        assert result["done"]
+        assert "failed" not in trial(**down, alpha_update="log").step()
+        assert "failed" not in trial(**down, alpha_floor=1e-3).step()
+
+
+class TestFoundAlpha:
+    def test_is_that_of_the_losses_over_alpha_and_is_kept_with_them(
+        self, trial: Callable[..., DistillationTrial], alone: Callable[..., Distiller], trajectories: Trajectories,
+        tmp_path: Path,
+    ) -> None:  # fmt: skip
+        running = trial(alpha_init="auto")
+        distiller = alone()
+        curve = find_alpha(
+            distiller.config, matcher=distiller.matcher, trajectories=trajectories, images=distiller.images,
+            labels=distiller.labels, seed=SEED,
+        )  # fmt: skip
+        assert running._distiller.config.alpha == curve.best
+        running.step()
+        state = read_checkpoint(checkpoint_place(str(tmp_path), 0))
+        assert AlphaCurve.of_state(state) == curve
+        told = losses_of_trial(running._bench.work, running._settings, checkpoint_place(str(tmp_path), 0), 3, 3, 5)
+        assert told is not None and told.alpha_curve == curve.points
+
+    @pytest.mark.parametrize("options", [{}, {**SOFT, "alpha_update": "log"}], ids=["hard", "soft, log"])
+    def test_a_resumed_trial_keeps_it_bit_for_bit_and_does_not_look_again(
+        self, trial: Callable[..., DistillationTrial], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = {**options, "alpha_init": "auto"}
+        first, undisturbed = trial(**options), trial(**options)
+        reported = first.step()
+        with monkeypatch.context() as patch:
+            patch.setattr("trainables.workers.workbench.find_alpha", None)
+            resumed = trial(**options, trial_number=0)
+        assert resumed.step() == reported
+        assert same_result(resumed.step(), [undisturbed.step() for _ in range(2)][1])
+        assert_same(state_of(resumed), state_of(undisturbed))
+
+    def test_its_failure_does_not_advise_what_is_done(self, trial: Callable[..., DistillationTrial]) -> None:
+        reason = trial(alpha_init="auto", max_matching_loss=1e-6).step()["failed"]
+        assert "alpha_init" not in reason and reason.endswith("1e-06; raise max_matching_loss")
+
+    def test_another_method_trains_at_it(self, trial: Callable[..., DistillationTrial]) -> None:
+        options = {"initialization": "real", "alpha_init": "auto"}
+        dc = trial(**options, method="gradient", batch_real=12, lr_pixel=0.1)
+        assert state_of(dc)["alpha"] == state_of(trial(**options))["alpha"]
 
 
 def test_a_checkpoint_is_tensors_and_json_with_these_names(

@@ -41,6 +41,13 @@ def test_every_class_best_first_with_its_accuracy_and_the_largest_mistakes() -> 
     assert "all classes" in said and "owl for cat (50%), cat for dog (30%)" in said
 
 
+def test_a_class_without_test_images_has_no_accuracy() -> None:
+    without = TWO.copy()
+    without[:, 1] = 0
+    table = class_section(NAMES, {"trial-003": without, "random_real": without}, "trial-003").split("\n\n")[2]
+    assert "| dog | 0 | – | – |" in table.splitlines()
+
+
 def test_of_many_classes_the_best_and_the_worst() -> None:
     names, many = [f"class {k}" for k in range(30)], confusions(30)
     _, said, table, _ = class_section(names, {"best": many, "random_real": many}, "best").split("\n\n")
