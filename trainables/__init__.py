@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trainables.config.distillation import DistillationConfig as DistillationConfig
     from trainables.config.experts import ExpertRecipe as ExpertRecipe
     from trainables.config.protocol import Protocol as Protocol
+    from trainables.config.reading import Reading as Reading
     from trainables.data.augmentation import Augmentation as Augmentation
     from trainables.data.datasets import ImageDataset as ImageDataset
     from trainables.data.datasets import load as load_dataset  # noqa: F401 - public
@@ -40,6 +41,7 @@ _MODULES = {
     "InputError": "errors",
     "Matcher": "distillation.matching",
     "Protocol": "config.protocol",
+    "Reading": "config.reading",
     "SyntheticSet": "data.synthetic",
     "TrajectoryStore": "experts.store",
     "load_dataset": "data.datasets",

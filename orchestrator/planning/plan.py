@@ -58,6 +58,8 @@ class Plan:
     experts: int
     expert_epochs: int
     expert_bytes: int
+    image_bytes: int
+    """Disk that the prepared images of all classes take; as much again is needed while they are prepared."""
     trial_bytes: int
     """Memory of one trial beside the shared maps and the graph."""
     graph_bytes: int
@@ -97,7 +99,8 @@ def make_plan(settings: SweepSettings) -> Plan:
     """
     fixed = settings.fixed
     settings.check_depth()
-    data = settings.facts.first(fixed["classes"])
+    whole = settings.facts
+    data = whole.first(fixed["classes"])
     train_images = round(data.train_images * (1 - fixed["validation_share"]))
     forward, parameters, activations = _network_cost(
         data.channels, data.image_size, data.classes, fixed["net_depth"], fixed["net_width"]
@@ -153,6 +156,7 @@ def make_plan(settings: SweepSettings) -> Plan:
         experts=fixed["expert_count"],
         expert_epochs=fixed["expert_count"] * epochs,
         expert_bytes=fixed["expert_count"] * (epochs + 1) * parameters * 4,
+        image_bytes=(whole.train_images + whole.test_images) * pixels,
         trial_bytes=trial_bytes,
         graph_bytes=graph_bytes,
         worker_bytes=PROCESS_BYTES + int(max(trial_bytes + graph, network)),
@@ -226,6 +230,9 @@ def print_plan(console: Console, settings: SweepSettings) -> None:
         images = settings.facts.first(fixed["classes"]).train_images * (1 - fixed["validation_share"])
         what.add_row("steps of trial 0", reach_text(point, round(images)))
     what.add_row("experts on disk", f"{plan.expert_bytes / 2**20:,.1f} MiB")
+    what.add_row(
+        "images on disk", f"{plan.image_bytes / 2**20:,.1f} MiB, and as much again while they are prepared, only once"
+    )
     what.add_row(
         "memory of one trial",
         f"{plan.trial_bytes / 2**20:,.0f} MiB beside the libraries and the shared experts, and "

@@ -239,7 +239,8 @@ def prepare_dataset(
             progress=progress,
         )
     if damage := load(path, ()).damage:
-        console.print(f"{damage.count:,} damaged images were left out: {damage}", markup=False)
+        left_out = "1 damaged image was" if damage.count == 1 else f"{damage.count:,} damaged images were"
+        console.print(f"{left_out} left out: {damage}", markup=False)
     if not zca:
         return path
     if not whitened(path).exists():

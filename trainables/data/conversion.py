@@ -20,7 +20,7 @@ from trainables.data.preparation import (
     validation_mask,
     write,
 )
-from trainables.data.scratch import Scratch, open_scratch
+from trainables.data.scratch import Scratch, open_scratch, stored_bytes
 from trainables.data.source import FoundImages, Source
 from trainables.errors import DatasetError
 
@@ -51,7 +51,7 @@ def convert(source: Source, path: Path, share: float, reading: Reading, progress
     )
     images = len(found.train.labels) + len(found.test.labels)
     # Beside the file there are its images in the scratch file, until it is whole.
-    needed_bytes = images * (2 * math.prod(wanted.shape) + found.train.labels.itemsize)
+    needed_bytes = images * (2 * math.prod(wanted.shape) + found.train.labels.itemsize) - stored_bytes(path)
     check_disk(path, needed_bytes, f"preparing {images:,} images of {wanted.size} × {wanted.size} pixels")
     with open_scratch(path, wanted.shape, [path.name, images]) as scratch:
         if path.exists():  # of another process, which had the scratch before

@@ -20,7 +20,7 @@ import numpy as np
 
 from trainables.data.decoding import Block, Damaged
 
-__all__ = ["Scratch", "open_scratch"]
+__all__ = ["Scratch", "open_scratch", "stored_bytes"]
 
 _FORMAT_VERSION = 1
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -77,6 +77,14 @@ class Scratch:
         _force(self._journal)
 
 
+def stored_bytes(target: Path) -> int:
+    """Return how much of the disk a killed process has taken for the scratch of a dataset's file."""
+    try:
+        return _pixels_of(_journal_of(target)).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 @contextmanager
 def open_scratch(target: Path, shape: tuple[int, int, int], header: list[Any]) -> Iterator[Scratch]:
     """Open the scratch of a dataset's file; wait while another process on it works on that dataset.
@@ -90,9 +98,9 @@ def open_scratch(target: Path, shape: tuple[int, int, int], header: list[Any]) -
     """
     folder = target.parent
     created = [path for path in (folder, *folder.parents) if not path.exists()]
-    with _locked(target.with_name(f".{target.name}.decoded")) as journal:
+    with _locked(_journal_of(target)) as journal:
         place = Path(journal.name)
-        pixels_place = place.with_name(f"{place.name}.pixels")
+        pixels_place = _pixels_of(place)
         with _open(pixels_place) as pixels:
             try:
                 yield Scratch(journal, pixels, shape, header)
@@ -103,6 +111,14 @@ def open_scratch(target: Path, shape: tuple[int, int, int], header: list[Any]) -
                         path.rmdir()
                 raise
             _remove(pixels_place, place)
+
+
+def _journal_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.decoded")
+
+
+def _pixels_of(journal: Path) -> Path:
+    return journal.with_name(f"{journal.name}.pixels")
 
 
 def _remove(pixels_place: Path, place: Path) -> None:

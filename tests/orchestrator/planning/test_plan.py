@@ -91,6 +91,7 @@ def test_resized_images_cost_what_their_size_costs(size: int) -> None:
     forward = 2 * 9 * 1 * 32 * size**2 + 2 * 9 * 32 * 32 * (size // 2) ** 2 + 2 * 32 * (size // 4) ** 2 * 10
     made = plan(image_size=size, expert_count=1)
     assert made.operations["experts"] == 25 * round(1437 * 0.75) * forward * 6
+    assert made.image_bytes == 1797 * size**2
 
 
 def test_a_network_that_is_too_deep_for_the_images_is_refused(folders: Path) -> None:

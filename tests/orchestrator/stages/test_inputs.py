@@ -67,7 +67,7 @@ def test_damaged_images_that_are_left_out_are_told_every_time(tmp_path: Path) ->
     for _ in range(2):
         printed = io.StringIO()
         made = prepare_inputs(settings, Console(file=printed, width=1000))
-        assert "1 damaged images were left out: " in printed.getvalue()
+        assert "1 damaged image was left out: " in printed.getvalue()
         assert "ant/2.png (its bytes are no known image format)" in printed.getvalue()
     assert len(made.dataset.split("train")) + len(made.dataset.split("validation")) == 11
 

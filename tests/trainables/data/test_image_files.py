@@ -288,6 +288,27 @@ class TestDamage:
         content = encoded(colours((16, 16)), kind)
         reason(content[: int(share * len(content))])
 
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # decoding silences them
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+    def test_any_bytes_are_an_image_or_refused(self, kind: str) -> None:
+        """A hundred files with a few other bytes each; what comes out has the size and type that was asked for."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        content = encoded(colours(), kind, **({} if kind in ("BMP", "PPM") else {"exif": exif, "icc_profile": profile}))
+        random = np.random.default_rng(0)
+        wanted = Wanted(channels=3, size=8, reading=Reading(image_size=8))
+        for _ in range(100):
+            changed = np.frombuffer(content, np.uint8).copy()
+            places = random.integers(0, len(changed), 3)
+            changed[places] = random.integers(0, 256, 3)
+            try:
+                pixels = read_pixels(Picture("it", changed.tobytes()), wanted)
+            except UnreadableImage as error:
+                assert str(error) and "\n" not in str(error)
+            else:
+                assert pixels.shape == (3, 8, 8) and pixels.dtype == np.uint8
+
     def test_too_many_pixels_are_refused_before_they_are_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(image_files, "MOST_PIXELS", 200)
         assert reason(encoded(Image.new("L", (20, 11)))) == "20 × 11 pixels, more than 200 are not read: shrink it"

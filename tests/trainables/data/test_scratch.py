@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from trainables.data.decoding import Block, Damaged
-from trainables.data.scratch import open_scratch
+from trainables.data.scratch import open_scratch, stored_bytes
 
 SHAPE = (1, 2, 2)
 IMAGES = np.arange(80, dtype=np.uint8).reshape(20, *SHAPE)
@@ -31,8 +31,10 @@ def interrupted(target: Path, blocks: int, *, shape: tuple[int, int, int] = SHAP
 
 def test_it_goes_on_from_the_last_whole_block(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "data.arrow"
+    assert stored_bytes(target) == 0
     interrupted(target, 1)
     interrupted(target, 2)
+    assert stored_bytes(target) == 15 * 4
     with open_scratch(target, SHAPE, ["a"]) as scratch:
         assert scratch.rows == 15
         assert scratch.damaged == [Damaged(row, f"image {row}", "torn") for row in (2, 7, 12)]
