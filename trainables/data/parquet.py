@@ -190,7 +190,8 @@ def _in_order(labels: np.ndarray, path: Path, order: Sequence[str]) -> np.ndarra
         return labels  # wrong labels are refused by their caller
     if sorted(names) != sorted(order):
         raise DatasetError(f"{path} names other classes than the first file: is it of another dataset?")
-    return np.array([order.index(name) for name in names], dtype=np.int64)[labels]
+    numbers: np.ndarray = np.array([order.index(name) for name in names], dtype=np.int64)[labels]
+    return numbers
 
 
 def _published_labels(path: Path) -> np.ndarray:

@@ -232,7 +232,8 @@ def _matched(train: Part, test: Part) -> np.ndarray:
             f"{test.where} has {_listed(unknown)}, of which {train.where} has no image: add training images of it, or "
             "remove it"
         )
-    return np.array([label_of.get(name, NO_LABEL) for name in test.classes], dtype=np.int64)[test.codes]
+    labels: np.ndarray = np.array([label_of.get(name, NO_LABEL) for name in test.classes], dtype=np.int64)[test.codes]
+    return labels
 
 
 def _carve(train: Part, share: float) -> np.ndarray:

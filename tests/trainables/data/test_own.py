@@ -111,7 +111,7 @@ def folders(draw: st.DrawFn) -> Callable[[Path], tuple[Drawn, dict[bytes, str | 
     loop = draw(st.booleans())
 
     def write(data: Path) -> tuple[Drawn, dict[bytes, str | None]]:
-        drawn, of_content = Drawn(), {}
+        drawn, of_content = Drawn(), dict[bytes, str | None]()
         for split, counts in {"train": train, **splits}.items():
             place = "" if bare else f"{TEST_NAMES[split][-1] if split in TEST_NAMES else 'train'}/"
             drawn.splits[split] = []
