@@ -239,7 +239,8 @@ class TestForms:
     def test_nothing_is_refused_with_what_a_folder_may_hold(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no image")
         with pytest.raises(
-            DatasetError, match="does not hold own: pass --data DIR, where DIR holds train/CLASS and test"
+            DatasetError,
+            match="does not hold own images in a form that is known: pass --data DIR, where",
         ):
             find("own", tmp_path)
 

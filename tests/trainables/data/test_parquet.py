@@ -251,6 +251,7 @@ class TestLayouts:
             ("default/train/0000.parquet", "default/test/0000.parquet"),
             ("some config/train/0000.parquet", "some config/validation/0000.parquet"),
             ("train/a.parquet", "test/b.parquet"),
+            ("default/train-part0/0000.parquet", "default/test/0000.parquet"),
             ("mine_train.parquet", "mine_test.parquet"),
         ],
     )
@@ -275,6 +276,13 @@ class TestLayouts:
             DatasetError, match=r"must hold all the 3 files that .* counts, but has 2 of the train split"
         ):
             find("own", tmp_path / "data")
+
+    def test_parts_of_a_split_are_one_split(self, tmp_path: Path) -> None:
+        for part in range(2):
+            file = tmp_path / "data" / "default" / f"train-part{part}" / "0000.parquet"
+            write(file, pa.array(ENCODED), pa.array(THREE))
+        source = find("own", tmp_path / "data")
+        assert source.facts.train_images + source.facts.test_images == 18
 
     def test_files_without_a_split_are_train(self, tmp_path: Path) -> None:
         write(tmp_path / "data" / "0000.parquet", pa.array(ENCODED * 2), pa.array(THREE * 2))
