@@ -217,7 +217,9 @@ class TestSplits:
 
     def test_a_split_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         image_folder(tmp_path / "data")
-        with pytest.raises(DatasetError, match=r"test_split=validation is not among the splits .*: train, test: set"):
+        with pytest.raises(
+            DatasetError, match=r"test_split=validation, but .* has no validation split, only train and test: leave"
+        ):
             find("own", tmp_path / "data", Reading(test_split="validation"))
 
 
