@@ -61,15 +61,14 @@ def column(schema: Any, where: str, candidates: Sequence[str]) -> str:
     Raises:
         DatasetError: It has none; lists its columns.
     """
-    present = {name.lower(): name for name in reversed(schema.names)}
+    names: list[str] = schema.names
+    present = {name.lower(): name for name in reversed(names)}
     for name in candidates:
-        if name in schema.names:
+        if name in names:
             return name
         if name in present:
             return present[name]
-    raise DatasetError(
-        f"{where} has no column {' or '.join(candidates)}, only {', '.join(schema.names)}: rename the column"
-    )
+    raise DatasetError(f"{where} has no column {' or '.join(candidates)}, only {', '.join(names)}: rename the column")
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:

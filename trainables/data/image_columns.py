@@ -24,6 +24,8 @@ def _depth(of: Any) -> int:
     import pyarrow as pa
 
     depth = 0
+    if isinstance(of, pa.BaseExtensionType):
+        of = of.storage_type
     while pa.types.is_list(of) or pa.types.is_large_list(of) or pa.types.is_fixed_size_list(of):
         of, depth = of.value_type, depth + 1
     return depth
@@ -45,6 +47,8 @@ def pictures(array: Any, where: str, name: str, beside: Path, first: int) -> Ite
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if isinstance(array, pa.ExtensionArray):  # the hub's Array2D and Array3D, if its library is loaded
+        array = array.storage
     paths: Any = None
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         if array.type.get_field_index("path") >= 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.source import FoundFile, Picture, shown
+from trainables.data.source import FoundFile, Picture, name_of, shown
 from trainables.data.splits import NO_LABEL, Layout, Part, split_named
 from trainables.data.tree import OTHER, Folder
 from trainables.errors import DatasetError
@@ -118,6 +118,11 @@ def _refuse_several(root: Folder) -> None:
                 f"{shown(root.path)} holds {len(root.filled)} folders, of which {shown(folder.name)} has a train split "
                 f"itself: give --data one dataset, such as {shown(folder.path)}"
             )
+        if len(splits := {split_named(inner.name) for inner in folder.filled} - {None}) > 1 and "train" in splits:
+            raise DatasetError(
+                f"{shown(folder.path)} has folders of splits, but a class is inside a split: move its images to "
+                f"{shown(root.path)}/train/{shown(folder.name)} and the like"
+            )
 
 
 def _part(folder: Folder, split: str, train_classes: set[str]) -> Part:
@@ -148,7 +153,7 @@ def _part(folder: Folder, split: str, train_classes: set[str]) -> Part:
     return Part(
         where=shown(folder.path),
         codes=codes,
-        classes=tuple(map(shown, names)),
+        classes=tuple(map(name_of, names)),
         pictures=lambda: _pictures(files),
         files=files,
     )

@@ -141,9 +141,10 @@ def _one_dataset(folder: Path, split: str, files: Sequence[FoundFile]) -> None:
     Raises:
         DatasetError: Names the folders of the datasets, or how many files are missing.
     """
-    stems = {file.path.parent for file in files}
+    # The hub's conversion puts many files of one split into folders train-part0, train-part1, …
+    stems = {re.sub(r"-part\d+$", "", shown(file.path.parent.relative_to(folder))) for file in files}
     if len(stems) > 1:
-        named = sorted(shown(stem.relative_to(folder)) for stem in stems)
+        named = sorted(stems)
         raise DatasetError(
             f"{shown(folder)} holds Parquet files of the {split} split in {len(stems)} folders ({', '.join(named[:3])}"
             f"{' …' if len(named) > 3 else ''}): give --data the folder of one dataset"
@@ -190,7 +191,8 @@ def _in_order(labels: np.ndarray, path: Path, order: Sequence[str]) -> np.ndarra
         return labels  # wrong labels are refused by their caller
     if sorted(names) != sorted(order):
         raise DatasetError(f"{path} names other classes than the first file: is it of another dataset?")
-    return np.array([order.index(name) for name in names], dtype=np.int64)[labels]
+    numbers: np.ndarray = np.array([order.index(name) for name in names], dtype=np.int64)[labels]
+    return numbers
 
 
 def _published_labels(path: Path) -> np.ndarray:

@@ -156,7 +156,8 @@ def _required(name: str, data: Path | None, find_source: Callable[[Path], Source
     if not data.is_dir():
         raise DatasetError(f"{shown(data)} is not a folder: pass --data DIR, where DIR holds {needed}")
     if (source := find_source(data)) is None:
-        raise DatasetError(f"{shown(data)} does not hold {name}: pass --data DIR, where DIR holds {needed}")
+        what = "own images in a form that is known" if name == catalog.OWN else name
+        raise DatasetError(f"{shown(data)} does not hold {what}: pass --data DIR, where DIR holds {needed}")
     return source
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "fingerprint",
     "list_files",
     "listing",
+    "name_of",
     "shown",
 ]
 
@@ -162,9 +163,14 @@ def listing(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
         ) from error
 
 
+def name_of(file: str | Path) -> str:
+    """Return the name of a file or folder as text: bytes that are not UTF-8 become \\x and two digits."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
+
+
 def shown(path: str | Path) -> str:
-    """Return a path or name as text that can be printed: bytes that are not UTF-8 become \\x and two digits."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path for a message of one line: as `name_of`, and line breaks and other control characters escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name_of(path))
 
 
 def fingerprint(folder: Path, files: Iterable[FoundFile]) -> str:

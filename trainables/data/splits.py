@@ -182,8 +182,8 @@ def _test(layout: Layout, train: Part, reading: Reading) -> tuple[str | None, Pa
     if reading.test_split != "auto":
         if reading.test_split not in present:
             raise DatasetError(
-                f"test_split={reading.test_split} is not among the splits of {shown(layout.folder)}: "
-                f"{', '.join(['train', *present])}: set test_split to one of them, or to auto"
+                f"test_split={reading.test_split}, but {shown(layout.folder)} has no {reading.test_split} split, only "
+                f"{' and '.join(['train', *present])}: leave test_split out"
             )
         considered = [reading.test_split]
     else:
@@ -232,7 +232,8 @@ def _matched(train: Part, test: Part) -> np.ndarray:
             f"{test.where} has {_listed(unknown)}, of which {train.where} has no image: add training images of it, or "
             "remove it"
         )
-    return np.array([label_of.get(name, NO_LABEL) for name in test.classes], dtype=np.int64)[test.codes]
+    labels: np.ndarray = np.array([label_of.get(name, NO_LABEL) for name in test.classes], dtype=np.int64)[test.codes]
+    return labels
 
 
 def _carve(train: Part, share: float) -> np.ndarray:

@@ -118,7 +118,7 @@ def test_the_command_plans_it_too_or_refuses_in_a_line(folders: Path, tmp_path: 
     assert "Note: The files have no test split: 0.2 of each class's training images became it" in noted.stdout
     assert "Note: Files or folders that were left out: 1 hidden" in noted.stdout
     chosen = ["--space", space, "--plan", "--data", folders / "folder", "--set", "test_split=validation"]
-    assert_refused(run("orchestrator.sweep", *chosen), "test_split=validation is not among the splits", "train")
+    assert_refused(run("orchestrator.sweep", *chosen), "has no validation split, only train: leave test_split out")
     assert_refused(run("orchestrator.sweep", "--space", space, "--plan"), "folder needs its files", "--data")
     assert_refused(
         run("orchestrator.sweep", "--space", "digits", "--plan", "--set", "classes=11"), "2 to 10 for digits, not 11"

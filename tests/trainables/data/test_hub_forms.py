@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests.support.pictures import picture
 from trainables.config.reading import Reading
-from trainables.data.decoding import side_of
 from trainables.data.published import find
 from trainables.data.source import FoundSplit
 from trainables.errors import DatasetError
@@ -32,7 +31,6 @@ def splits() -> Any:
 
 
 def pixels_of(split: FoundSplit) -> list[np.ndarray]:
-    assert all(side_of(each) == 8 for each in split.pictures())
     return [
         np.asarray(
             Image.open(each.content if isinstance(each.content, Path) else io.BytesIO(bytes(each.content or b"")))
@@ -43,7 +41,9 @@ def pixels_of(split: FoundSplit) -> list[np.ndarray]:
 
 def check(data: Path, expected: Any) -> None:
     """Compare our reading with the library's, class by class by name."""
-    found = find("own", data).open()
+    source = find("own", data)
+    found = source.open()
+    assert source.facts.image_size == 8
     assert found.class_names == tuple(expected["train"].features["label"].names)
     for ours, theirs in ((found.train, expected["train"]), (found.test, expected["test"])):
         names = theirs.features["label"].int2str(theirs["label"][:])

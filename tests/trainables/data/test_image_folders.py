@@ -109,7 +109,9 @@ class TestNames:
     def test_names_in_any_script(self, tmp_path: Path) -> None:
         classes = ["$0_to_$10", "a|b<c>", "chat noir", "\u0642\u0637", "\u732b", "\U0001f408", "line\nbreak", "x" * 200]
         classes_in(tmp_path / "data", *classes)
-        assert names(find("own", tmp_path / "data")) == tuple(sorted(classes))
+        found = find("own", tmp_path / "data").open()
+        assert found.class_names == tuple(sorted(classes))
+        assert not any("\n" in each.where for each in found.train.pictures())
 
 
 class TestWrappers:
@@ -152,6 +154,12 @@ class TestWrappers:
         with pytest.raises(
             DatasetError, match=r"one has a train split itself: give --data one dataset, such as .*data/one"
         ):
+            find("own", tmp_path / "data")
+
+    def test_splits_inside_of_classes_are_refused(self, tmp_path: Path) -> None:
+        for name in ("cat", "dog"):
+            classes_in(tmp_path / "data" / name, "train", "test")
+        with pytest.raises(DatasetError, match=r"cat has folders of splits, but a class is inside a split: move its"):
             find("own", tmp_path / "data")
 
 
@@ -209,7 +217,9 @@ class TestSplits:
 
     def test_a_split_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
         image_folder(tmp_path / "data")
-        with pytest.raises(DatasetError, match=r"test_split=validation is not among the splits .*: train, test: set"):
+        with pytest.raises(
+            DatasetError, match=r"test_split=validation, but .* has no validation split, only train and test: leave"
+        ):
             find("own", tmp_path / "data", Reading(test_split="validation"))
 
 

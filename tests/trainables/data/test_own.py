@@ -111,7 +111,7 @@ def folders(draw: st.DrawFn) -> Callable[[Path], tuple[Drawn, dict[bytes, str | 
     loop = draw(st.booleans())
 
     def write(data: Path) -> tuple[Drawn, dict[bytes, str | None]]:
-        drawn, of_content = Drawn(), {}
+        drawn, of_content = Drawn(), dict[bytes, str | None]()
         for split, counts in {"train": train, **splits}.items():
             place = "" if bare else f"{TEST_NAMES[split][-1] if split in TEST_NAMES else 'train'}/"
             drawn.splits[split] = []
@@ -239,7 +239,8 @@ class TestForms:
     def test_nothing_is_refused_with_what_a_folder_may_hold(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("no image")
         with pytest.raises(
-            DatasetError, match="does not hold own: pass --data DIR, where DIR holds train/CLASS and test"
+            DatasetError,
+            match="does not hold own images in a form that is known: pass --data DIR, where",
         ):
             find("own", tmp_path)
 

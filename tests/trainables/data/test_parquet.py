@@ -122,7 +122,7 @@ class TestImages:
             ({"label": "x"}, "has no column label or labels or .*, only image, x: rename"),
         ],
     )
-    def test_columns_of_other_names_are_listed(self, tmp_path: Path, options: dict[str, str], message: str) -> None:
+    def test_columns_of_other_names_are_listed(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
         write_parquet(tmp_path / "data" / "train.parquet", PIXELS, THREE, **options)
         with pytest.raises(DatasetError, match=message):
             find("own", tmp_path / "data")
@@ -251,6 +251,7 @@ class TestLayouts:
             ("default/train/0000.parquet", "default/test/0000.parquet"),
             ("some config/train/0000.parquet", "some config/validation/0000.parquet"),
             ("train/a.parquet", "test/b.parquet"),
+            ("default/train-part0/0000.parquet", "default/test/0000.parquet"),
             ("mine_train.parquet", "mine_test.parquet"),
         ],
     )
@@ -268,13 +269,20 @@ class TestLayouts:
             file = tmp_path / "data" / f"train-0000{shard}-of-00003.parquet"
             write(file, pa.array(ENCODED[rows]), pa.array([shard, (shard + 1) % 3, (shard + 2) % 3]))
         found = find("own", tmp_path / "data", Reading(test_share=0.3)).open()
-        rows = [each.where for split in (found.train, found.test) for each in split.pictures()]
-        assert len(set(rows)) == 9
+        wheres = [each.where for split in (found.train, found.test) for each in split.pictures()]
+        assert len(set(wheres)) == 9
         file.unlink()
         with pytest.raises(
             DatasetError, match=r"must hold all the 3 files that .* counts, but has 2 of the train split"
         ):
             find("own", tmp_path / "data")
+
+    def test_parts_of_a_split_are_one_split(self, tmp_path: Path) -> None:
+        for part in range(2):
+            file = tmp_path / "data" / "default" / f"train-part{part}" / "0000.parquet"
+            write(file, pa.array(ENCODED), pa.array(THREE))
+        source = find("own", tmp_path / "data")
+        assert source.facts.train_images + source.facts.test_images == 18
 
     def test_files_without_a_split_are_train(self, tmp_path: Path) -> None:
         write(tmp_path / "data" / "0000.parquet", pa.array(ENCODED * 2), pa.array(THREE * 2))

@@ -354,7 +354,7 @@ class TestWhatIsAskedFor:
         for data, start in (
             (None, f"{name} needs its files"),
             (tmp_path / "none", r".*none is not a folder"),
-            (tmp_path, f".* does not hold {name}"),
+            (tmp_path, f".* does not hold {'own images in a form that is known' if name == 'own' else name}"),
         ):
             with pytest.raises(DatasetError, match=rf"^{start}: pass --data DIR, where DIR holds {layout}"):
                 prepare(name, tmp_path, data)
