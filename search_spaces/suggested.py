@@ -147,7 +147,7 @@ def _depth(image_size: int) -> int:
 
 def _power_of_two(number: float, *, least: int, most: int) -> int:
     """Return the largest power of two that is at most `number`, within bounds."""
-    return min(most, max(least, 2 ** math.floor(math.log2(max(1, number)))))
+    return min(most, max(least, 1 << math.floor(math.log2(max(1, number)))))
 
 
 def _rounded(number: float) -> float:

@@ -26,7 +26,8 @@ WORDS = sorted(
     {
         *(value for value in DEFAULTS.values() if isinstance(value, str)),
         "trajectory", "distribution", "gradient", "hard", "soft", "correct", "real", "noise", "exact", "truncated",
-        "unrolled", "fp32", "tf32", "bf16", "auto", "on", "off", "exclusive", "inclusive", "gsam", "sgd", "other", "",
+        "unrolled", "linear", "log", "fp32", "tf32", "bf16", "auto", "on", "off", "exclusive", "inclusive", "gsam",
+        "sgd", "other", "",
     }
 )  # fmt: skip
 PROBES: dict[type, list[Any]] = {

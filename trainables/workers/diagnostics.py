@@ -73,7 +73,7 @@ def losses_of_trial(
         distiller.load_state_dict({name: state.get(name, value) for name, value in own.items()})
     starts = _evenly_spread(work.epochs - distiller.config.M, most_starts)
     losses = matching_losses(distiller, _first_experts(work, experts), starts, seed)
-    return SetLosses(distiller.alpha, starts, losses.tolist(), curve and curve.points)
+    return SetLosses(distiller.alpha, starts, losses.tolist(), None if curve is None else curve.points)
 
 
 def _evenly_spread(last: int, most: int) -> list[int]:

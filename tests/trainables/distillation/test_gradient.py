@@ -120,7 +120,7 @@ def reference_run(distiller: GradientMatching, iterations: int) -> tuple[Tensor,
         fresh = distiller.network.initial(generator(distiller.seed, "gradient matching", "network", network))
         module = module_of(distiller.network, fresh.double())
         parameters = list(module.parameters())
-        trainer = torch.optim.SGD(parameters, lr=config.alpha_init)
+        trainer = torch.optim.SGD(parameters, lr=config.alpha)
         for loop in range(min(outer, iterations - iteration)):
             draws = generator(distiller.seed, "gradient matching", iteration)
             loss = torch.zeros((), dtype=torch.float64)
