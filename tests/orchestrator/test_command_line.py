@@ -39,7 +39,9 @@ def loaded_by(module: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr.rpartition("HEAVY ")[2]
 
 
-@pytest.mark.parametrize("module", ["sweep", "experts", "evaluate", "ui", "report", "baselines", "dcs", "status"])
+@pytest.mark.parametrize(
+    "module", ["sweep", "experts", "evaluate", "ui", "report", "baselines", "dcs", "status", "export"]
+)
 def test_help_loads_neither_torch_nor_ray(module: str) -> None:
     code, output, heavy = loaded_by(f"orchestrator.{module}", "--help")
     assert code == 0 and "Usage:" in output
