@@ -44,6 +44,10 @@ _COMMANDS = {
     "report": _Command(
         "orchestrator.report", "Write a sweep's report from its files, also while it runs, or compare several sweeps."
     ),
+    "export": _Command(
+        "orchestrator.export",
+        "Write a synthetic set as image files, Parquet, a hub's folder, .npz or .pt, for other tools.",
+    ),
     "ui": _Command(
         "orchestrator.ui", "Show MLflow's pages about a sweep's trials; serves them on 127.0.0.1 if no server does."
     ),

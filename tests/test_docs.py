@@ -70,7 +70,7 @@ LINES = [
 
 def test_the_pages_show_the_command_lines_that_are_checked() -> None:
     modules = {command(str(param.values[0]))[0] for param in LINES}
-    commands = {"inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui"}
+    commands = {"inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "export", "ui"}
     assert modules >= {"search_spaces", *(f"orchestrator.{name}" for name in commands)}
 
 

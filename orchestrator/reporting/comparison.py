@@ -15,6 +15,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
+from orchestrator.reporting.figure_text import figure_text
 from orchestrator.reporting.page import write_report_pages
 from orchestrator.reporting.sections.pages import pages_section
 from orchestrator.reporting.tables import comparison_cells, differences_markdown
@@ -181,7 +182,7 @@ def draw_scalability(path: Path, records: Sequence[Record]) -> None:
                 *([record[key] for record in line] for key in ("ipc", "mean", "std")),
                 color="black" if ours else colours(number % 20), linewidth=2.5 if ours else 1.2, capsize=2,
                 linestyle="--" if method in compared(Kind.METHOD) and not ours else "-",
-                marker="o" if ours else "." , label=method_name(method), zorder=3 if ours else 2,
+                marker="o" if ours else "." , label=figure_text(method_name(method)), zorder=3 if ours else 2,
             )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xticks(ipcs, [f"{ipc}\nK = {budgets[ipc]:.3g}" for ipc in ipcs])

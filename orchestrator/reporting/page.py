@@ -8,6 +8,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from orchestrator.reporting.templating import render
+from trainables.data.names import one_line
 from trainables.storage.atomic import write_text
 
 __all__ = ["write_html", "write_report_pages"]
@@ -44,7 +45,7 @@ def write_html(path: Path, markdown: str, *, title: str) -> None:
             if child.type == "image":
                 child.attrs["src"] = _data_uri(path.parent / str(child.attrs["src"]))
     body = parser.renderer.render(_wrapped(tokens), parser.options, {})
-    write_text(path, render("page.html.j2", title=title, body=Markup(body)) + "\n")
+    write_text(path, render("page.html.j2", title=one_line(title), body=Markup(body)) + "\n")
 
 
 def _data_uri(picture: Path) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from trainables.data.names import one_line
+
 __all__ = ["escape_markdown", "markdown_table", "render"]
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|$&~]|(?<![^\W_])_|_(?![^\W_])")
@@ -33,7 +35,7 @@ def render(template: str, **values: Any) -> str:
 
 def escape_markdown(text: str) -> str:
     """Return a text that Markdown shows as it stands, in one line, in a paragraph and in the cell of a table."""
-    return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
 def markdown_table(headings: list[str], rows: list[list[str]]) -> str:

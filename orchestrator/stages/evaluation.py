@@ -1,5 +1,6 @@
 """The evaluation of a stored synthetic set: its checks, and the metrics of fresh networks."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainables.data.datasets import ImageDataset, load
 from trainables.data.duplicates import duplicates_of
 from trainables.data.labels import default_order_labels
 from trainables.data.published import find
+from trainables.data.source import Source
 from trainables.data.synthetic import SyntheticSet, read_challenge, read_synthetic
 from trainables.errors import SyntheticSetError
 from trainables.evaluation.metrics import TESTED
@@ -29,7 +31,7 @@ from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
 
-__all__ = ["check_origin", "evaluate"]
+__all__ = ["CHALLENGE_DEPTH", "CHALLENGE_WIDTH", "check_origin", "evaluate", "prepare_for_set"]
 
 CHALLENGE_DEPTH, CHALLENGE_WIDTH = 3, 128
 
@@ -84,10 +86,7 @@ def evaluate(
         width=width or config.get("net_width", CHALLENGE_WIDTH),
     )
     images = stored.images if stored else read_challenge(synthetic, **sizes)[0]
-    path = prepare_dataset(
-        source, datasets, config.get("validation_share", 0.1), console, reading=reading,
-        classes=config.get("classes", 0), zca=config.get("zca", False),
-    )  # fmt: skip
+    path = prepare_for_set(source, config, datasets, console)
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checks: dict[str, Any] = {}
@@ -121,6 +120,24 @@ def evaluate(
         "network": asdict(network), "settings": asdict(settings), "augmentation": list(real.augmentation),
         "checks": checks, "notes": notes, **summaries,
     }  # fmt: skip
+
+
+def prepare_for_set(source: Source, config: Mapping[str, Any], datasets: Path, console: Console) -> Path:
+    """Return the file for `load` of the dataset from which a set with these settings was distilled.
+
+    Args:
+        source: The dataset, found.
+        config: The settings of the run that made the set; may be empty.
+        datasets: Folder of prepared datasets.
+        console: Shows the progress.
+
+    Raises:
+        DatasetError: The dataset is damaged, or has other classes.
+    """
+    return prepare_dataset(
+        source, datasets, config.get("validation_share", 0.1), console, reading=Reading.from_settings(config),
+        classes=config.get("classes", 0), zca=config.get("zca", False),
+    )  # fmt: skip
 
 
 def read_stored(path: Path, dataset: str, classes: int | None) -> SyntheticSet:

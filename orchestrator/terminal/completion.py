@@ -1,4 +1,4 @@
-"""Shell completion of datasets, and of the sweeps of a workdir; `search_spaces.completion` completes spaces."""
+"""Shell completion of datasets, forms of an export and sweeps; `search_spaces.completion` completes spaces."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,13 +8,19 @@ import click
 from click.shell_completion import CompletionItem
 
 from trainables.data import catalog
+from trainables.data.forms import FORMS
 
-__all__ = ["complete_datasets", "complete_sweeps"]
+__all__ = ["complete_datasets", "complete_forms", "complete_sweeps"]
 
 
 def complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the datasets whose names begin with the incomplete word."""
     return _beginning((*catalog.names(), *catalog.OWN_FACTS), incomplete)
+
+
+def complete_forms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the forms of an export that begin with the incomplete word."""
+    return _beginning(FORMS, incomplete)
 
 
 def complete_sweeps(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,8 +70,12 @@ def _end(error: Exception, code: int) -> None:
 
 
 def _one_line(text: str) -> str:
-    """Join the lines of a text; other spaces stay, because a path or a command may hold them."""
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    """Join the lines of a text, and leave out other control characters, which change a terminal.
+
+    Other spaces stay, because a path or a command may hold them.
+    """
+    line = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return "".join(character for character in line if unicodedata.category(character) != "Cc")
 
 
 workdir_option = click.option(

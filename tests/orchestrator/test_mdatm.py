@@ -15,7 +15,7 @@ import trainables
 from orchestrator import mdatm
 from tests.support.paths import ROOT
 
-COMMANDS = ["inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "ui", "spaces"]
+COMMANDS = ["inspect", "sweep", "experts", "evaluate", "baselines", "dcs", "status", "report", "export", "ui", "spaces"]
 
 
 def in_a_process(code: str) -> str:
@@ -84,7 +84,7 @@ def completed(*words: str, incomplete: str = "") -> list[str]:
 
 class TestCompletion:
     def test_commands(self) -> None:
-        assert completed(incomplete="e") == ["experts", "evaluate"]
+        assert completed(incomplete="e") == ["experts", "evaluate", "export"]
 
     @pytest.mark.parametrize("words", [("sweep", "--space"), ("dcs", "--space"), ("spaces",)])
     def test_spaces(self, words: tuple[str, ...]) -> None:
@@ -100,7 +100,9 @@ class TestCompletion:
     def test_datasets(self, command: str) -> None:
         assert completed(command, "--dataset", incomplete="cifar") == ["cifar10", "cifar100"]
 
-    @pytest.mark.parametrize(("command", "option"), [("sweep", "--resume"), ("report", "--sweep"), ("ui", "--sweep")])
+    @pytest.mark.parametrize(
+        ("command", "option"), [("sweep", "--resume"), ("report", "--sweep"), ("export", "--sweep"), ("ui", "--sweep")]
+    )
     def test_sweeps_of_the_workdir(self, command: str, option: str, tmp_path: Path) -> None:
         for name in ("one", "other", "third"):
             (tmp_path / "sweeps" / name).mkdir(parents=True)
@@ -109,6 +111,9 @@ class TestCompletion:
         assert completed(command, "--workdir", str(tmp_path), option, incomplete="o") == ["one", "other"]
         assert completed(command, "--workdir", str(tmp_path), option) == ["one", "other"]
         assert completed(command, "--workdir", "s3://bucket/runs", option) == []
+
+    def test_forms_of_an_export(self) -> None:
+        assert completed("export", "--to", incomplete="p") == ["parquet", "pt"]
 
     def test_the_next_of_several_sweeps(self, tmp_path: Path) -> None:
         (tmp_path / "sweeps" / "other").mkdir(parents=True)

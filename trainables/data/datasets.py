@@ -140,7 +140,10 @@ class ImageDataset:
         With a whitening, pixels / levels are whitened instead, as in MTT, FTD and DATM: docs/method.md,
         "Normalisation".
         """
-        images = pixels.to(torch.float32, copy=True).div_(self.levels)
+        return self.normalize_intensities(pixels.to(torch.float32, copy=True).div_(self.levels))
+
+    def normalize_intensities(self, images: Tensor) -> Tensor:
+        """Return intensities float32 [n, ch, H, W] in [0, 1] normalised, as `normalize`; they may be overwritten."""
         if self.whitening:
             return self.whitening.apply(images)
         return images.sub_(self._channel(self.mean, images)).div_(self._channel(self.std, images))

@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from trainables.data.names import shortened
+
 __all__ = ["MAX_CLASSES", "MAX_IPC", "draw_set", "encode_picture", "overview"]
 
 MAX_CLASSES, MAX_IPC = 20, 10
@@ -36,7 +38,7 @@ def draw_set(images: Tensor, class_names: Sequence[str]) -> Image.Image:
     for label in range(classes):
         left, top = GAP + label % across * (CELL + GAP), label // across * line
         middle = (left + CELL / 2, top + HEADING / 2)
-        pen.text(middle, class_names[label][:10], fill="black", anchor="mm", font=font)
+        pen.text(middle, shortened(class_names[label], 10), fill="black", anchor="mm", font=font)
         shown = images[label * ipc : label * ipc + rows]
         pixels = (shown * 255).round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(-1).numpy()
         for row in range(rows):

@@ -4,12 +4,13 @@ import errno
 import glob
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_disk_full", "remove_leftovers", "write_atomically", "write_json", "write_text"]
+__all__ = ["is_disk_full", "remove_leftovers", "write_atomically", "write_folder", "write_json", "write_text"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -35,6 +36,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder beside `path`, fsync its files and rename it to `path`; a failure leaves nothing behind.
+
+    Args:
+        path: The folder to create; an empty one is replaced.
+        write: Writes files and folders into the empty folder that it is given.
+
+    Raises:
+        OSError: As `write` raised it, or `path` is not an empty folder.
+    """
+    aside = path.with_name(f".{uuid.uuid4().hex}.partial")
+    aside.mkdir(parents=True)
+    try:
+        write(aside)
+        for place in (*aside.rglob("*"), aside):
+            descriptor = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # missing once it is renamed
 
 
 def write_text(path: Path, text: str) -> None:

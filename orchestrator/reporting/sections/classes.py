@@ -10,13 +10,17 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 
+from orchestrator.reporting.figure_text import figure_names
 from orchestrator.reporting.templating import escape_markdown, render
 from orchestrator.results.entries import RANDOM_REAL
+from trainables.data.names import shortened
 
 __all__ = ["class_section", "draw_confusion"]
 
 SHOWN = 20
 """Classes that are shown one by one; of more, the best and the worst, half of them each."""
+LONGEST = 60
+"""Characters of a class name in a table; longer names are shortened."""
 MISTAKES = 5
 """Pairs of classes that are listed as the most frequent mistakes."""
 
@@ -34,8 +38,9 @@ def draw_confusion(path: Path, names: list[str], confusion: np.ndarray) -> None:
     picture = axis.imshow(shares, cmap="viridis", vmin=0, vmax=shares.max())
     figure.colorbar(picture, label="share of the class's images", shrink=0.8)
     if len(names) <= SHOWN:
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(names)), names, fontsize=8)
+        labels = figure_names(names)
+        axis.set_xticks(range(len(names)), labels, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(names)), labels, fontsize=8)
     axis.set(xlabel="predicted class", ylabel="actual class")
     figure.savefig(path)
     plt.close(figure)
@@ -57,7 +62,7 @@ def class_section(names: list[str], confusions: dict[str, np.ndarray], best: str
         order, shown = np.concatenate([order[:half], order[-half:]]), SHOWN
     rows = [
         [
-            escape_markdown(names[k]),
+            escape_markdown(shortened(names[k], LONGEST)),
             str(int(ours[0, k].sum())),
             *(
                 (f"{accuracy[:, k].mean():.3f} ± {accuracy[:, k].std(ddof=1):.3f}", f"{of_real[k]:.3f}")
@@ -105,6 +110,7 @@ def _mistakes(names: list[str], confusion: np.ndarray) -> list[_Mistake]:
     shares = _shares(confusion)
     np.fill_diagonal(shares, 0)
     largest = [divmod(int(place), len(names)) for place in np.argsort(-shares, axis=None, kind="stable")[:MISTAKES]]
+    shown = [shortened(name, LONGEST) for name in names]
     return [
-        _Mistake(names[actual], names[predicted], f"{shares[actual, predicted]:.0%}") for actual, predicted in largest
+        _Mistake(shown[actual], shown[predicted], f"{shares[actual, predicted]:.0%}") for actual, predicted in largest
     ]

@@ -24,6 +24,8 @@ from trainables.networks.convnet import ConvNet
 
 NETWORK = ConvNet(channels=3, image_size=10, classes=4, depth=2, width=8)  # 10 → 5 → 2: a pixel is left out
 
+NAMES = ("$0_to_$10", "two\nlines | 猫", "x" * 200, "caf\udce9")
+
 
 @pytest.fixture(scope="module")
 def dataset() -> ImageDataset:
@@ -31,7 +33,7 @@ def dataset() -> ImageDataset:
     generator = np.random.default_rng(0)
     images = generator.integers(0, (60, 120, 201), size=(40, 10, 10, 3), dtype=np.uint8).transpose(0, 3, 1, 2).copy()
     return ImageDataset(
-        name="pictures", class_names=("cat", "dog", "fish", "hen"), channels=3, image_size=10, mean=(0.15, 0.3, 0.5),
+        name="pictures", class_names=NAMES, channels=3, image_size=10, mean=(0.15, 0.3, 0.5),
         std=(0.09, 0.17, 0.29), levels=200, augmentation=(), digest="0123", validation_share=0.1, path=Path(),
         splits={"train": Split(images, np.arange(40) % 4, "")},
     )  # fmt: skip
@@ -84,7 +86,7 @@ def test_mlflow_loads_it(folder: Path, dataset: ImageDataset, theta: torch.Tenso
 def test_it_says_what_it_takes_and_gives_and_needs(folder: Path) -> None:
     model = Model.load(str(folder))
     assert model.metadata is not None
-    assert model.metadata["class_names"] == ["cat", "dog", "fish", "hen"]
+    assert model.metadata["class_names"] == list(NAMES)
     assert "from 0 to 1" in model.metadata["input"]
     assert [spec.shape for spec in (*model.signature.inputs.inputs, *model.signature.outputs.inputs)] == [
         (-1, 3, 10, 10), (-1, 4),

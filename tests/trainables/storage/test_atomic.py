@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from trainables.storage.atomic import write_json, write_text
+from trainables.storage.atomic import write_folder, write_json, write_text
 
 
 class TestText:
@@ -53,3 +54,39 @@ class TestJson:
         with pytest.raises(ValueError, match="not JSON compliant"):
             write_json(tmp_path / "a.json", [value])
         assert list(tmp_path.iterdir()) == []
+
+
+class TestFolder:
+    @staticmethod
+    def two_files(folder: Path) -> None:
+        (folder / "below").mkdir()
+        for place in ("a.txt", "below/b.txt"):
+            (folder / place).write_text(place)
+
+    def test_all_files_appear_at_once(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> None:
+            self.two_files(folder)
+            assert not any((tmp_path / "above").glob("out/*"))
+
+        for _ in range(2):  # the second time it replaces an empty folder
+            write_folder(tmp_path / "above" / "out", write)
+            assert (tmp_path / "above" / "out" / "below" / "b.txt").read_text() == "below/b.txt"
+            assert [path.name for path in (tmp_path / "above").iterdir()] == ["out"]
+            shutil.rmtree(tmp_path / "above" / "out")
+            (tmp_path / "above" / "out").mkdir()
+
+    def test_a_failure_leaves_nothing(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> None:
+            self.two_files(folder)
+            raise OSError("no more")
+
+        with pytest.raises(OSError, match="no more"):
+            write_folder(tmp_path / "out", write)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_with_files_is_not_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").touch()
+        with pytest.raises(OSError):
+            write_folder(tmp_path / "out", self.two_files)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "mine").exists()
