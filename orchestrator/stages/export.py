@@ -150,7 +150,10 @@ def export_file(path: Path, request: Request, console: Console, *, data: Path | 
         config = synthetic.config
         if config.get("network", "convnet") != "convnet":
             raise DatasetError(f"its network, {config['network']}, is known to its sweep alone; give --sweep")
-        dataset = _test_split(prepare_for_set(find(synthetic.dataset, data, Reading.from_settings(config)), config, datasets, console), synthetic)
+        dataset = _test_split(
+            prepare_for_set(find(synthetic.dataset, data, Reading.from_settings(config)), config, datasets, console),
+            synthetic,
+        )
         check_origin(path, synthetic, dataset)
         network = ConvNet(
             classes=dataset.classes, channels=dataset.channels, image_size=dataset.image_size,

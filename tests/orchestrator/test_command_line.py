@@ -41,7 +41,8 @@ def loaded_by(module: str, *arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["inspect", "sweep", "experts", "evaluate", "ui", "report", "export", "baselines", "dcs", "status", "export"]
+    "module",
+    ["inspect", "sweep", "experts", "evaluate", "ui", "report", "export", "baselines", "dcs", "status"],
 )
 def test_help_loads_neither_torch_nor_ray(module: str) -> None:
     code, output, heavy = loaded_by(f"orchestrator.{module}", "--help")
