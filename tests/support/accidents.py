@@ -25,13 +25,13 @@ class Victim:
     stage: str
     """The stage in which it lives: a key of the seconds of result.json."""
     life: float = 1.0
-    """For about which share of that stage it lives."""
+    """For which share of that stage it surely lives: Ray starts and other work come before it."""
 
 
 VICTIMS = {
     "driver": Victim("orchestrator.sweep", "total"),
-    "expert actor": Victim("ray::ExpertActor", "experts"),
-    "trial": Victim("ray::DistillationTrial", "search"),
+    "expert actor": Victim("ray::ExpertActor", "experts", life=0.4),
+    "trial": Victim("ray::DistillationTrial", "search", life=0.6),
     "network": Victim("ray::train_and_test", "finals", life=0.3),
     "raylet": Victim("raylet/raylet", "total"),
     "gcs": Victim("gcs_server", "total"),
