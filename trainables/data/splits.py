@@ -102,23 +102,17 @@ def assemble(name: str, layout: Layout, reading: Reading) -> Source:
     """
     train = _train(layout)
     chosen, test, notes = _test(layout, train, reading)
-    labels = train.codes
+    labels, channels = train.codes, layout.channels
     if test is None:
         mask = _carve(train, reading.test_share)
-        splits = _rows(train, labels, layout.channels, ~mask), _rows(train, labels, layout.channels, mask)
-        counts = np.bincount(labels[~mask], minlength=len(train.classes))
+        splits = _rows(train, labels, channels, ~mask), _rows(train, labels, channels, mask)
     else:
-        splits = _rows(train, labels, layout.channels), _rows(test, _matched(train, test), layout.channels)
-        counts = np.bincount(labels, minlength=len(train.classes))
-        missing = [name for name in train.classes if name not in test.occurring()]
-        if missing:
+        _check_counts(train, 2, "one to validate on")
+        splits = _rows(train, labels, channels), _rows(test, _matched(train, test), channels)
+        occurring = test.occurring()
+        if missing := [name for name in train.classes if name not in occurring]:
             has, it = ("has", "it") if len(missing) == 1 else ("have", "them")
             notes.append(f"{_listed(missing)} {has} no test images: macro-F1 and macro-recall leave {it} out")
-    if few := [train.classes[label] for label in np.flatnonzero(counts < 2)]:
-        raise DatasetError(
-            f"every class needs 2 training images, one to validate on, but {_listed(few)} of {train.where} "
-            f"{'has' if len(few) == 1 else 'have'} 1{'' if test else ' beside those for the test split'}: add some"
-        )
     facts = own_facts(
         name,
         classes=len(train.classes),
@@ -163,7 +157,8 @@ def _train(layout: Layout) -> Part:
             f"a dataset needs two classes, but {train.where} has only {_listed(train.classes)} ({layout.words}): give "
             "--data the folder that holds train, or a folder of each class"
         )
-    if empty := [name for name in train.classes if name not in train.occurring()]:
+    occurring = train.occurring()
+    if empty := [name for name in train.classes if name not in occurring]:
         raise DatasetError(
             f"every class needs training images, but {train.where} has none of {_listed(empty)}: add some, or remove "
             "the class"
@@ -238,13 +233,18 @@ def _matched(train: Part, test: Part) -> np.ndarray:
 
 def _carve(train: Part, share: float) -> np.ndarray:
     """Return which training images become the test split, bool [n]."""
-    counts = np.bincount(train.codes, minlength=len(train.classes))
-    if few := [train.classes[label] for label in np.flatnonzero(counts < 3)]:
-        raise DatasetError(
-            f"every class needs 3 images where the files have no test split (to train, validate and test on), but "
-            f"{_listed(few)} of {train.where} {'has' if len(few) == 1 else 'have'} fewer: add some"
-        )
+    _check_counts(train, 3, "as the files have no test split: to train, to validate and to test on")
     return stratified_mask(train.codes, share, _CARVE_SEED, kept=2)
+
+
+def _check_counts(train: Part, fewest: int, why: str) -> None:
+    """Refuse classes with fewer training images."""
+    counts = np.bincount(train.codes, minlength=len(train.classes))
+    if few := [train.classes[label] for label in np.flatnonzero(counts < fewest)]:
+        raise DatasetError(
+            f"every class needs {fewest} training images, {why}, but {_listed(few)} of {train.where} "
+            f"{'has' if len(few) == 1 else 'have'} fewer: add some"
+        )
 
 
 def _rows(part: Part, labels: np.ndarray, channels: int, mask: np.ndarray | None = None) -> FoundSplit:

@@ -98,7 +98,8 @@ def _source(
         return None
 
     def open_images() -> FoundImages:
-        splits, names = [], ()
+        splits: list[FoundSplit] = []
+        names: Sequence[str] = ()
         for train, part in ((True, "the training"), (False, "the test")):
             try:  # torchvision compares the files with their published checksums where there are any
                 images, labels, names = read(train)

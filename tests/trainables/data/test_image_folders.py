@@ -250,6 +250,6 @@ class TestClasses:
         for number in (1, 2, 3):
             (tmp_path / "data" / "train" / "cow" / f"{number}.png").unlink()
         with pytest.raises(
-            DatasetError, match=r"2 training images, one to validate on, but class 'cow' of .* has 1: add"
+            DatasetError, match=r"2 training images, one to validate on, but class 'cow' of .* has fewer: add"
         ):
             find("own", tmp_path / "data")

@@ -68,7 +68,9 @@ class TestCarved:
 
     def test_a_class_with_too_few_images_is_named(self, tmp_path: Path) -> None:
         self.write(tmp_path / "data", images=2)
-        with pytest.raises(DatasetError, match=r"3 images where the files have no test split .* classes '0', '1' of"):
+        with pytest.raises(
+            DatasetError, match=r"3 training images, as the files have no test split: .* classes '0', '1' of"
+        ):
             find("own", tmp_path / "data")
 
     @pytest.mark.parametrize("share", [0, 0.51, -0.1, float("nan")])
