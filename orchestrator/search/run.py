@@ -178,6 +178,7 @@ class _Round:
 
     def _tuner(self) -> tune.Tuner:
         search, settings = self._search, self._search.settings
+        name_trial = partial(_name_trial, settings.stage)
         return tune.Tuner(
             tune.with_resources(search.trainable, search.resources.per_worker),
             tune_config=tune.TuneConfig(
@@ -189,8 +190,8 @@ class _Round:
                 max_concurrent_trials=search.workers,
                 reuse_actors=True,
                 time_budget_s=None if math.isinf(search.ends) else search.ends - time.monotonic(),
-                trial_name_creator=self._name,
-                trial_dirname_creator=self._name,
+                trial_name_creator=name_trial,
+                trial_dirname_creator=name_trial,
             ),
             run_config=tune.RunConfig(
                 name=settings.places.tune_name,
@@ -207,15 +208,17 @@ class _Round:
             ),
         )
 
-    def _name(self, trial: Any) -> str:
-        return trial_name(trial.config["trial_number"], self._search.settings.stage)
-
     def _push(self) -> None:
         """Call `written`; after its error no trial continues. Tune would take a raised error for the trial's."""
         try:
             self._search.written()
         except ClusterError as error:
             self.watch.halt(str(error))
+
+
+def _name_trial(stage: str, trial: Any) -> str:
+    """Return a trial's name; Tune pickles this function, so it holds no round."""
+    return trial_name(trial.config["trial_number"], stage)
 
 
 def _cluster_error(error: BaseException | None) -> ClusterError | None:

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cluster.resources import Resources
-from orchestrator.errors import ClusterError, Stopped
+from orchestrator.errors import ClusterError, Stopped, UserError
 from orchestrator.results.result_json import finished_result
+from orchestrator.stages.bulletin import mark_ended
 from orchestrator.stages.resources import resources_of
 from orchestrator.state.lock import exclusive_lock
 from orchestrator.state.mirror import Mirror
@@ -20,7 +21,10 @@ from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.sweep_run import SweepRun
 from orchestrator.tracking.system_metrics import monitored
 
-__all__ = ["drive", "status_after", "tracked"]
+__all__ = ["close_lost", "drive", "status_after", "tracked"]
+
+CLOSE_S = 10.0
+"""Seconds for which the end of a lost driver waits for MLflow."""
 
 Stages = Callable[[SweepSettings, Resources, Mirror, Console], dict[str, Any]]
 """Runs the remaining stages, and returns the content of result.json."""
@@ -87,6 +91,23 @@ def tracked(settings: SweepSettings, mirror: Mirror) -> Iterator[SweepRun]:
         raise
     _end(run, settings, "FINISHED")
     mirror.push()
+
+
+def close_lost(settings: SweepSettings, reason: str) -> None:
+    """Say in result.json and in MLflow that a sweep has failed whose driver had no turn to say it.
+
+    Args:
+        settings: The sweep's.
+        reason: What ended the driver.
+    """
+    try:
+        with exclusive_lock(settings.places):
+            mark_ended(settings, "failed", reason)
+            run = reopen_sweep_run(settings.tracking_uri, settings.workdir, settings.name)
+            if run is not None:
+                run.end("FAILED", CLOSE_S)
+    except (UserError, ClusterError) as error:  # only printed: the lost driver is what the command reports
+        make_console().print(f"The sweep's state is not written: {error}", soft_wrap=True)
 
 
 def status_after(error: BaseException) -> str:

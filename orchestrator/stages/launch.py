@@ -64,9 +64,9 @@ def outlive_driver(remedy: str, sweep: SweepSettings | None = None) -> None:
 
     def lost(reason: str) -> ClusterError:
         if sweep is not None:
-            from orchestrator.stages.bulletin import mark_ended  # here: it loads scipy, which --help needs not
+            from orchestrator.stages.driver import close_lost  # here: it loads Ray and MLflow
 
-            mark_ended(sweep, "failed", reason)
+            close_lost(sweep, reason)
         return ClusterError(f"{reason}; {remedy}")
 
     if owns_process():

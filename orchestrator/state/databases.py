@@ -5,7 +5,9 @@ docs/design/resume.md, "Databases".
 
 import logging
 import sqlite3
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -46,6 +48,29 @@ def is_locked(error: BaseException | None) -> bool:
     return False
 
 
+class _Waiting:
+    """The calls that wait for locked databases, of all threads: the first says so, and the last that it is free."""
+
+    def __init__(self) -> None:
+        self._calls = Counter[str]()
+        self._lock = threading.Lock()
+
+    def begin(self, database: str) -> None:
+        with self._lock:
+            self._calls[database] += 1
+            if self._calls[database] == 1:
+                _log.warning("%s is locked by another process; waiting for up to %.0f s", database, PATIENCE_S)
+
+    def end(self, database: str, *, free: bool) -> None:
+        with self._lock:
+            self._calls[database] -= 1
+            if not self._calls[database] and free:
+                _log.warning("%s is free again", database)
+
+
+_waiting = _Waiting()
+
+
 def wait_while_locked(call: Callable[[], Result], database: str) -> Result:
     """Return a call's result; while the database is locked, say so once and call again.
 
@@ -56,25 +81,28 @@ def wait_while_locked(call: Callable[[], Result], database: str) -> Result:
     Raises:
         ClusterError: The database was locked for `PATIENCE_S`.
     """
-    began, said = time.monotonic(), False
-    while True:
-        try:
-            result = call()
-        except Exception as error:
-            if not is_locked(error):
-                raise
-            if time.monotonic() - began >= PATIENCE_S:
-                raise ClusterError(
-                    f"{database} has been locked by another process for {PATIENCE_S:.0f} s; end what holds it"
-                ) from error
-            if not said:
-                _log.warning("%s is locked by another process; waiting for up to %.0f s", database, PATIENCE_S)
-                said = True
-            time.sleep(PAUSE_S)
-        else:
-            if said:
-                _log.warning("%s is free again", database)
-            return result
+    began, waits, free = time.monotonic(), False, False
+    try:
+        while True:
+            try:
+                result = call()
+            except Exception as error:
+                if not is_locked(error):
+                    raise
+                if time.monotonic() - began >= PATIENCE_S:
+                    raise ClusterError(
+                        f"{database} has been locked by another process for {PATIENCE_S:.0f} s; end what holds it"
+                    ) from error
+                if not waits:
+                    waits = True
+                    _waiting.begin(database)
+                time.sleep(PAUSE_S)
+            else:
+                free = True
+                return result
+    finally:
+        if waits:
+            _waiting.end(database, free=free)
 
 
 def sqlite_file(uri: str) -> Path | None:

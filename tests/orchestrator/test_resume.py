@@ -47,6 +47,7 @@ def test_a_sweep_killed_in_search_and_finals_is_the_undisturbed_one_bit_for_bit(
 
 
 @pytest.mark.rare
+@pytest.mark.timeout(1200)
 def test_a_search_that_its_time_budget_cuts_off_ends_at_the_values_of_an_undisturbed_one(
     first: Sweep, second: Sweep
 ) -> None:

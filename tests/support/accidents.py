@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +15,28 @@ import psutil
 from tests.support.processes import end, start
 from tests.support.sweeps import begin
 
+
+@dataclass(frozen=True)
+class Victim:
+    """A process that may be killed."""
+
+    command: str
+    """What its command line contains."""
+    stage: str
+    """The stage in which it lives: a key of the seconds of result.json."""
+    life: float = 1.0
+    """For which share of that stage it surely lives: Ray starts and other work come before it."""
+
+
 VICTIMS = {
-    "driver": "orchestrator.sweep",
-    "expert actor": "ray::ExpertActor",
-    "trial": "ray::DistillationTrial",
-    "network": "ray::train_and_test",
-    "raylet": "raylet/raylet",
-    "gcs": "gcs_server",
+    "driver": Victim("orchestrator.sweep", "total"),
+    "expert actor": Victim("ray::ExpertActor", "experts", life=0.4),
+    "trial": Victim("ray::DistillationTrial", "search", life=0.6),
+    "network": Victim("ray::train_and_test", "finals", life=0.3),
+    "raylet": Victim("raylet/raylet", "total"),
+    "gcs": Victim("gcs_server", "total"),
 }
-"""What the command line of a victim contains, by the victim's name."""
+"""The victims by name."""
 MOST_RESUMES = 5
 
 
@@ -31,40 +46,42 @@ class Accident:
 
     victim: str
     moment: float
-    """Share of the time that the undisturbed sweep took, from the start of the command."""
+    """When, after the victim has been seen first: as a share of its life in the undisturbed sweep."""
 
 
 def draw_accidents(seed: int) -> list[Accident]:
-    """Return one or two accidents, by moment."""
+    """Return one or two accidents."""
     draw = random.Random(f"accidents {seed}")
-    accidents = [Accident(draw.choice(sorted(VICTIMS)), draw.random()) for _ in range(draw.choice((1, 1, 2)))]
-    return sorted(accidents, key=lambda accident: accident.moment)
+    return [Accident(draw.choice(sorted(VICTIMS)), 0.8 * draw.random()) for _ in range(draw.choice((1, 1, 2)))]
 
 
 def run_with_accidents(
-    workdir: Path, name: str, accidents: list[Accident], undisturbed_s: float, *arguments: object
+    workdir: Path, name: str, accidents: Sequence[Accident], stage_s: Mapping[str, float], *arguments: object
 ) -> list[str]:
     """Run a small sweep, kill the victims, resume it whenever it ends unfinished, and return what every driver said.
 
-    A victim that does not exist at its moment is killed as soon as it exists, if it ever does.
+    A victim that does not exist at its moment is killed as soon as it exists, if it ever does. At least one is killed.
+
+    Args:
+        workdir: The sweep's workdir.
+        name: The sweep's name.
+        accidents: What happens.
+        stage_s: Seconds of each stage in the undisturbed sweep.
+        arguments: More arguments of the command.
     """
     said: list[str] = []
-    left, began = list(accidents), time.monotonic()
+    left = _Schedule(accidents, stage_s)
     driver = begin(workdir, name, *arguments)
     for _ in range(MOST_RESUMES):
         try:
             while driver.poll() is None:
-                if (
-                    left
-                    and time.monotonic() - began >= left[0].moment * undisturbed_s
-                    and _kill(driver, left[0].victim)
-                ):
-                    left.pop(0)
-                time.sleep(0.02)
+                left.kill_due(driver)
+                time.sleep(0.05)
             said.append(driver.stdout.read() if driver.stdout else "")
         finally:
             end(driver)
         if driver.returncode == 0:
+            assert left.killed, f"none of {accidents} happened"
             return said
         assert driver.returncode in (3, -signal.SIGKILL), said[-1]
         assert "Traceback" not in said[-1], said[-1]
@@ -72,16 +89,37 @@ def run_with_accidents(
     raise AssertionError(f"not finished after {MOST_RESUMES} drivers: {said[-1]}")
 
 
-def _kill(driver: subprocess.Popen[str], victim: str) -> bool:
-    """Kill a victim of this driver, and return whether there was one."""
-    if victim == "driver":
-        driver.kill()
-        return True
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if VICTIMS[victim] in " ".join(process.cmdline()):
-                process.kill()
-                return True
-        except psutil.NoSuchProcess:
-            continue
-    return False
+class _Schedule:
+    """The accidents that have not happened, and when they are due."""
+
+    def __init__(self, accidents: Sequence[Accident], stage_s: Mapping[str, float]) -> None:
+        self._left = list(accidents)
+        self._stage_s = stage_s
+        self._seen: dict[str, float] = {}
+        """When a victim was seen first, by name."""
+        self.killed = 0
+
+    def kill_due(self, driver: subprocess.Popen[str]) -> None:
+        """Kill the victims of this driver that are due."""
+        for accident in list(self._left):
+            victim = VICTIMS[accident.victim]
+            process = _find(driver, victim)
+            if process is None:
+                continue
+            seen = self._seen.setdefault(accident.victim, time.monotonic())
+            if time.monotonic() - seen >= accident.moment * victim.life * self._stage_s[victim.stage]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    self._left.remove(accident)
+                    self.killed += 1
+
+
+def _find(driver: subprocess.Popen[str], victim: Victim) -> psutil.Process | None:
+    """Return a process of this driver's command, the command's own first; None if there is none."""
+    with suppress(psutil.NoSuchProcess):
+        command = psutil.Process(driver.pid)
+        for process in (command, *command.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                if victim.command in " ".join(process.cmdline()):
+                    return process
+    return None

@@ -23,7 +23,8 @@ from trainables.workers.baselines import BaselineMaker
 
 pytestmark = pytest.mark.slow
 
-SETS = [ComparedSet(method, 1) for method in ("herding", "moderate", "k_center")]
+NAMES = ["herding", "moderate", "k_center"]
+SETS = [ComparedSet(method, 1) for method in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -63,5 +64,8 @@ def test_a_worker_that_is_lost_is_replaced_and_makes_the_rest(
         place = f"{inputs.settings.places.checkpoints}/baselines/{wanted.name}-0.safetensors"
         assert results[made[wanted]] == place
         assert results[wanted] == f"trained on {place}"
-    assert notes.read_text().split() == ["herding", "moderate", "moderate", "k_center"]
-    assert "The process of the set moderate-1 was lost: it was killed, or it crashed;" in said.getvalue()
+    # The process may end before Ray has sent the first set's result; then that set is the one that is lost.
+    made_in_order = notes.read_text().split()
+    assert made_in_order in ([*NAMES[:2], *NAMES[1:]], [*NAMES[:2], *NAMES])
+    lost = NAMES[len(made_in_order) == 4]
+    assert f"The process of the set {lost}-1 was lost: it was killed, or it crashed;" in said.getvalue()

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -52,9 +53,9 @@ def test_a_locked_database_is_waited_for_and_said_once(
     monkeypatch.setattr(databases, "PAUSE_S", 0.01)
     with held(database, lock) as holder:
         threading.Timer(0.2, lambda: holder.execute("COMMIT")).start()
-        with caplog.at_level(logging.WARNING, "orchestrator"):
-            wait_while_locked(lambda: write(database), "some.db")
-    assert numbers(database) == 1
+        with caplog.at_level(logging.WARNING, "orchestrator"), ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda _: wait_while_locked(lambda: write(database), "some.db"), range(2)))
+    assert numbers(database) == 2
     assert [record.message for record in caplog.records] == [
         "some.db is locked by another process; waiting for up to 120 s", "some.db is free again",
     ]  # fmt: skip
