@@ -115,7 +115,7 @@ def suggested(*, train_images: int, classes: int, image_size: int, channels: int
         "alpha_init": Fixed("auto", source="found from the experts before a trial begins"),
         "alpha_update": Fixed("log", source="α stays positive"),
         "batch_syn": Fixed(min(ipc * classes, 500), source="the whole set, up to 500 images"),
-        "max_matching_loss": Fixed(3.0, source="the first loss is about 1 where α is found"),
+        "max_matching_loss": Fixed(1.2, source="the first loss is below about 1 where α is found"),
         "ipc": Fixed(ipc, source="given"),
         "iterations": Fixed(scale.iterations, source=SOURCE),
         "expert_count": Fixed(scale.expert_count, source=SOURCE),
