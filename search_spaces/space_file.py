@@ -42,7 +42,7 @@ def space_text(space: Space, heading: Sequence[str], *, keys: Sequence[str] | No
 
 
 def name_of_file(stem: str) -> str:
-    """Return the name of the space in a file that is called STEM.py.
+    """Return the name of the space in a file with this stem.
 
     Raises:
         SpaceError: The stem is no name of a space.

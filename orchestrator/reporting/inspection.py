@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def write_contact_sheets(folder: Path, found: Inspection) -> list[Path]:
         heading = f"{printable(each.name)}: {each.train:,} training images"
         content = encode_picture(draw_sheet(pixels, heading), "PNG")
         files.append(folder / f"{label:03}-{_file_name(each.name)}.png")
-        write_atomically(files[-1], lambda aside, content=content: aside.write_bytes(content))
+        write_atomically(files[-1], partial(Path.write_bytes, data=content))
     return files
 
 

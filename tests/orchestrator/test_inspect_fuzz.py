@@ -3,6 +3,7 @@
 import json
 import resource
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_any_dataset_is_described_or_refused_in_one_line(examples: int) -> None:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(st.data(), draw_options(), st.sampled_from((draw_folder, draw_parquet)))
-    def check(data: st.DataObject, options: list[str], form: type[Drawn]) -> None:
+    def check(data: st.DataObject, options: list[str], form: Callable[[Path], st.SearchStrategy[Drawn]]) -> None:
         with tempfile.TemporaryDirectory() as text:
             root = Path(text)
             drawn = data.draw(form(root / "data"))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import Choice, Fixed, Integer, Real, SpaceError, load, names
+from search_spaces.dimensions import Dimension
 from search_spaces.space import Space
 from search_spaces.space_file import _literal, name_of_file, space_text
 from search_spaces.vocabulary import DEFAULTS
@@ -18,7 +19,7 @@ LONG = "a source that is so long that the arguments do not fit on one line of a 
 
 def a_space() -> Space:
     digits = load("digits")
-    changed = {
+    changed: dict[str, Dimension] = {
         "N": Integer(1, 5, first=2, log=True),
         "lr_pixel": Real(1e-05, 3.5, first=0.1, source='a "quoted" source'),
         "batch_syn": Choice((5,), first=5, source=LONG),

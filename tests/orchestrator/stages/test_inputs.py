@@ -143,7 +143,7 @@ def test_what_is_wrong_with_the_images_is_printed_and_kept_for_the_report(tmp_pa
     assert f"Warning: {leak}" in printed.getvalue().splitlines()
     (damaged,) = made.findings.notes
     assert damaged.startswith("Damaged images that were left out: ") and "0.png (" in damaged
-    assert dataset_warnings({"dataset": json.loads(json.dumps(dataset_entry(made.findings)))}) == [leak]
+    assert dataset_warnings({"dataset": json.loads(json.dumps(dataset_entry(made.findings)))}) == (leak,)
 
 
 def test_a_sweep_is_gone_on_with_on_its_own_images_alone(inputs: dict[str, Inputs], tmp_path: Path) -> None:

@@ -156,7 +156,14 @@ def made_source(images: list[np.ndarray], began: list[int], stop_at: int | None 
     size = images[0].shape[1]
     half = len(images) // 2
     return Source(
-        facts=own_facts("folder", classes=2, image_size=size, train_images=half, test_images=len(images) - half),
+        facts=own_facts(
+            "folder",
+            classes=2,
+            channels=len(images[0]),
+            image_size=size,
+            train_images=half,
+            test_images=len(images) - half,
+        ),
         fingerprint="made",
         open=lambda: FoundImages(train=split(0, half), test=split(half, len(images)), class_names=("a", "b")),
     )
