@@ -108,7 +108,7 @@ def suggested(*, train_images: int, classes: int, image_size: int, channels: int
         "T_width": Integer(1, width, first=max(1, width // 2), source="within the horizon"),
         "T_growth": Integer(0, growth, first=growth, source="within the horizon"),
         "interval": Fixed(max(1, scale.iterations // (2 * growth)), source="the range has grown at half time"),
-        "lr_pixel": Real(pixel_rate / 5, pixel_rate * 5, first=pixel_rate,
+        "lr_pixel": Real(pixel_rate / 3, pixel_rate * 10, first=pixel_rate,
                          source="grows with the pixels of the set, from 30 for the digits to 10,000 for Tiny ImageNet",
                          log=True),
         "lr_alpha": Real(1e-3, 1e-1, first=1e-2, log=True, source="of log α, so the same for every α"),
