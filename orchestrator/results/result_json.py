@@ -128,7 +128,7 @@ def dataset_lines(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 def dataset_warnings(result: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the sentences of result.json on what is wrong with the dataset; none in one of an earlier version."""
-    return Findings(**result["dataset"]).warnings if "dataset" in result else ()
+    return tuple(Findings(**result["dataset"]).warnings) if "dataset" in result else ()
 
 
 def _trial_entry(record: TrialRecord) -> dict[str, Any]:

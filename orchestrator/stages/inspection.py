@@ -109,10 +109,10 @@ def _survey(source: Source, console: Console) -> Survey:
 
 
 def _as_they_are(source: Source, surveyed: Survey) -> bool:
-    """Return whether the pictures need not be resized, and each of them tells their size."""
+    """Return whether the readable pictures need not be resized."""
     side, name = surveyed.square_side, source.facts.name
     expected = catalog.facts(name).image_size if name in catalog.names() else side
-    return side is not None and side == expected and not surveyed.unreadable
+    return side is not None and side == expected
 
 
 def _prepare(source: Source, settings: Mapping[str, Value], datasets: Path, console: Console) -> tuple[Path, bool]:

@@ -196,7 +196,7 @@ class TestRefused:
             ("N=5", "inspect does not read N"),
             ("classes=4", "2 to 3 for own, not 4"),
             ("ipc=9", "fewer than ipc = 9"),
-            ("test_split=validation", "not among the splits"),
+            ("test_split=validation", "has no validation split, only train and test"),
         ],
     )
     def test_settings_as_in_a_sweep(self, tmp_path: Path, setting: str, words: str) -> None:

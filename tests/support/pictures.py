@@ -80,13 +80,13 @@ def tiny_folder(folder: Path) -> None:
 
 
 def image_folder(folder: Path, test: str = "test", suffix: str = ".png") -> None:
-    """A folder for each of three classes, 4 training images and 2 of the test split each, 12 × 12 pixels."""
+    """A folder for each of three classes, 4 training images and 2 others of the test split each, 12 × 12 pixels."""
     for split, count in (("train", 4), (test, 2)):
         for label, name in enumerate(("ant", "Bee", "cow")):
             (folder / split / name).mkdir(parents=True)
             for number in range(count):
                 kind = "PNG" if suffix == ".png" else "JPEG"
-                content = encode(picture(60 * label, 12, number), kind)
+                content = encode(picture(60 * label, 12, number + 4 * (split != "train")), kind)
                 (folder / split / name / f"{number}{suffix}").write_bytes(content)
 
 

@@ -242,7 +242,7 @@ def instructions(name: str) -> str:
 
 
 def own_facts(
-    name: str, *, classes: int, channels: int, image_size: int, train_images: int, test_images: int
+    name: str, *, classes: int, channels: int = 3, image_size: int, train_images: int, test_images: int
 ) -> DatasetFacts:
     """Return the facts of a dataset that were read from its files; for the arguments see `DatasetFacts`."""
     return DatasetFacts(
