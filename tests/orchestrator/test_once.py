@@ -103,7 +103,7 @@ def test_a_command_hashes_every_expert_and_walks_through_the_dataset_once(tmp_pa
         Image.fromarray((image * 255 / 16).astype("uint8")).save(file)
     (tmp_path / "space.py").write_text(SPACE)
     folders = {str(data / split / f"digit {label}") for split in ("train", "val") for label in range(10)}
-    folders |= {str(data / split) for split in ("train", "val")}
+    folders |= {str(data), *(str(data / split) for split in ("train", "val"))}
     places = ["--data", data, "--workdir", tmp_path / "runs", "--space", tmp_path / "space.py"]
     experts = {f"expert-{number:04d}.arrow" for number in range(2)}
 

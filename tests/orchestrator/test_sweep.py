@@ -25,8 +25,8 @@ class TestWhatASweepLeaves:
     def test_result_has_the_form_of_the_contract(self, first: Sweep) -> None:
         result = first.result
         assert list(result) == [
-            "version", "sweep", "space", "status", "seed", "trials", "best", "paper", "finals", "comparisons",
-            "experts", "workers", "seconds", "mlflow", "files",
+            "version", "sweep", "space", "status", "seed", "dataset", "trials", "best", "paper", "movement", "finals",
+            "comparisons", "experts", "workers", "seconds", "mlflow", "files",
         ]  # fmt: skip
         assert result["version"] == 1 and result["sweep"] == "first" and result["space"] == "digits"
         assert result["status"] == "finished" and result["seed"] == 0
