@@ -24,9 +24,6 @@ class Survey:
     modes: Counter[str] = field(default_factory=Counter)
     """Number of pictures by Pillow's mode: L, RGB, RGBA …"""
 
-    unreadable: int = 0
-    """Number of pictures without a readable header."""
-
     @property
     def range_text(self) -> str:
         """The range of the sizes, in words; there must be one."""
@@ -49,7 +46,7 @@ class Survey:
 
 
 def survey(splits: Iterable[FoundSplit], progress: Progress | None = None) -> Survey:
-    """Read the header of every picture; decode none.
+    """Read the header of every picture; decode none, and leave out those without a readable header.
 
     Memory: one picture's encoded bytes, or a batch of rows of a Parquet file.
 
@@ -63,14 +60,13 @@ def survey(splits: Iterable[FoundSplit], progress: Progress | None = None) -> Su
     splits = tuple(splits)
     silence_pillow()
     meter = Meter(progress, sum(len(split.labels) for split in splits))
-    sizes, modes, unreadable = Counter[tuple[int, int]](), Counter[str](), 0
+    sizes, modes = Counter[tuple[int, int]](), Counter[str]()
     for picture in itertools.chain.from_iterable(split.pictures() for split in splits):
         try:
             size, mode = header_of(picture)
-        except UnreadableImage:  # decoding tells which
-            unreadable += 1
-        else:
             sizes[size] += 1
             modes[mode] += 1
+        except UnreadableImage:
+            pass  # decoding tells which
         meter.add(1)
-    return Survey(sizes=sizes, modes=modes, unreadable=unreadable)
+    return Survey(sizes=sizes, modes=modes)

@@ -44,7 +44,7 @@ def test_sizes_are_those_that_a_viewer_shows(orientation: int | None, size: tupl
 
 def test_damaged_headers_are_left_to_decoding() -> None:
     found = survey([split(b"", None, b"no picture", encoded(4, 4))])
-    assert (found.sizes, found.unreadable) == (Counter({(4, 4): 1}), 3)
+    assert found.sizes == Counter({(4, 4): 1})
 
 
 @pytest.mark.parametrize(
