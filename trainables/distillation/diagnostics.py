@@ -54,12 +54,12 @@ def matching_losses(distiller: Distiller, trajectories: Trajectories, starts: Se
     Returns:
         ‖θ_N − θ*_{t+M}‖² / ‖θ*_t − θ*_{t+M}‖², float64 [starts, E]; not finite where the inner steps diverge.
 
-    Cost: N gradients for each start epoch and expert, and memory for N parameter vectors; no second derivatives.
+    Cost: N gradients for each start epoch and expert, and memory for two parameter vectors; no second derivatives.
     """
     losses = torch.empty(len(starts), len(trajectories), dtype=torch.float64)
     step = distiller.matcher.step
     matcher = Matcher(
-        _ForwardStep(step.network, precision=step.precision, micro_batch=step.micro_batch),
+        InnerStep(step.network, precision=step.precision, micro_batch=step.micro_batch),
         distiller.matcher.augmentation,
     )
     for row, start in enumerate(starts):
@@ -73,16 +73,8 @@ def matching_losses(distiller: Distiller, trajectories: Trajectories, starts: Se
             seed=seed,
         )
         probe.load_state_dict({**probe.state_dict(), "alpha": distiller.alpha})
-        for _ in range(len(trajectories)):  # every expert once
-            iteration = probe.step()
-            losses[row, iteration.expert] = iteration.loss
+        for iteration in range(len(trajectories)):  # every expert once
+            probe.iteration = iteration
+            expert, loss = probe.next_loss()
+            losses[row, expert] = loss
     return losses
-
-
-class _ForwardStep(InnerStep):
-    """An inner step whose products are zeros: a matcher that uses it computes the loss and no gradient."""
-
-    def products(
-        self, theta: Tensor, images: Tensor, targets: Tensor, adjoint: Tensor, *, curvature: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return torch.zeros_like(theta), torch.zeros_like(images), torch.zeros_like(targets), theta.new_zeros(())

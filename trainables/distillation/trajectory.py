@@ -4,8 +4,9 @@ Shape legend: S synthetic images, ch channels, H = W side, C classes, P paramete
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from trainables.experts.store import Trajectories
 from trainables.seeding import generator
 
 __all__ = ["Distiller", "Iteration"]
+
+_Matched = TypeVar("_Matched")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +104,21 @@ class Distiller(LearnedImages):
 
     def step(self) -> Iteration:
         """Run one iteration: draw a start, compute the matching loss and its gradient, update images, labels and α."""
-        config, matching_range = self.config, self.config.matching_range
-        draws = generator(self.seed, "distillation", self.iteration)
-        expert = self._expert()
-        starts = matching_range.starts(self.iteration)
-        start_epoch = starts[int(torch.randint(len(starts), (), generator=draws))]
-        gradient = self.matcher(
-            start=self._snapshot(expert, start_epoch),
-            target=self._snapshot(expert, start_epoch + config.M),
-            images=self.images,
-            labels=self.labels,
-            alpha=self.alpha,
-            chunks=self._chunks(draws),
-        )
+        expert, start_epoch, gradient = self._match(self.matcher)
         finite, skipped, floored = self._descend(gradient)
-        upper = matching_range.upper(self.iteration)
+        upper = self.config.matching_range.upper(self.iteration)
         self.iteration += 1
         return Iteration(
             gradient.loss, finite, skipped, expert=expert, start_epoch=start_epoch, upper=upper, floored=floored
         )
+
+    def next_loss(self) -> tuple[int, float]:
+        """Return the expert of the next iteration and its matching loss, which is not finite if the steps diverge.
+
+        Nothing is changed. Cost: that of `Matcher.loss`.
+        """
+        expert, _, loss = self._match(self.matcher.loss)
+        return expert, loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the distillation depends on; its tensors are not modified later.
@@ -181,6 +180,22 @@ class Distiller(LearnedImages):
     def _alpha_of(self, learned: Tensor) -> Tensor:
         """Return α, float64 [], of what is learned."""
         return learned.exp() if self.config.alpha_update == "log" else learned
+
+    def _match(self, compute: Callable[..., _Matched]) -> tuple[int, int, _Matched]:
+        """Draw the next iteration; return its expert, its start epoch, and what the matcher computes of it."""
+        config = self.config
+        draws = generator(self.seed, "distillation", self.iteration)
+        expert, starts = self._expert(), config.matching_range.starts(self.iteration)
+        start_epoch = starts[int(torch.randint(len(starts), (), generator=draws))]
+        matched = compute(
+            start=self._snapshot(expert, start_epoch),
+            target=self._snapshot(expert, start_epoch + config.M),
+            images=self.images,
+            labels=self.labels,
+            alpha=self.alpha,
+            chunks=self._chunks(draws),
+        )
+        return expert, start_epoch, matched
 
     def _expert(self) -> int:
         """Return this iteration's expert: all experts once in random order, then again in another order."""
