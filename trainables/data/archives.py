@@ -16,7 +16,7 @@ import numpy as np
 from trainables.data.columns import LABELS, FileLabels, merged
 from trainables.data.image_folders import SUFFIXES
 from trainables.data.source import FoundFile, Picture, shown
-from trainables.data.splits import NO_LABEL, Layout, Part, split_in
+from trainables.data.splits import NO_LABEL, Layout, Part, counts_text, files_by_split
 from trainables.data.tree import OTHER, Folder, is_hidden
 from trainables.errors import DatasetError
 
@@ -54,9 +54,7 @@ def find_archives(tree: Folder, skipped: Mapping[str, int]) -> Layout | None:
     files = [file for file in tree.below() if file.path.suffix.lower() == ".tar"]
     if not files:
         return None
-    splits: dict[str, list[FoundFile]] = {}
-    for file in files:
-        splits.setdefault(split_in(file.path.relative_to(tree.path)) or "train", []).append(file)
+    splits = files_by_split(tree.path, files, unnamed="train")
     for split, part in splits.items():
         if len(stems := {_stem(file) for file in part}) > 1:
             raise DatasetError(
@@ -71,7 +69,7 @@ def find_archives(tree: Folder, skipped: Mapping[str, int]) -> Layout | None:
     counts["neither image nor label, in a tar file"] += sum(index.others for index in indices.values())
     return Layout(
         folder=tree.path,
-        words=f"WebDataset's tar files: {', '.join(f'{len(part)} of {split}' for split, part in splits.items())}",
+        words=f"WebDataset's tar files: {counts_text(splits)}",
         parts={split: functools.partial(_part, part, indices) for split, part in splits.items()},
         skipped=counts,
     )

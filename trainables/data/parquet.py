@@ -36,7 +36,7 @@ from trainables.data.source import (
     list_files,
     shown,
 )
-from trainables.data.splits import Layout, Part, split_in
+from trainables.data.splits import Layout, Part, counts_text, files_by_split
 from trainables.data.tree import OTHER, Folder, walk
 from trainables.errors import DatasetError
 
@@ -62,8 +62,8 @@ def find_parquet(facts: DatasetFacts, data: Path) -> Source | None:
         _check_complete(data, part, f"the {split} split")
     if not splits["train"]:
         tree, _ = walk(data, lambda name: name.endswith(".parquet"))
-        for file in tree.below():
-            splits.setdefault(split_in(file.path.relative_to(data)) or "", []).append(file)
+        for split, part in files_by_split(data, tree.below(), unnamed="").items():
+            splits.setdefault(split, []).extend(part)
         for split in ("train", "test", "validation"):
             _one_dataset(data, split, splits[split])
     test_from = "test" if splits["test"] else "validation"
@@ -99,9 +99,7 @@ def find_parquet_layout(tree: Folder, skipped: Mapping[str, int]) -> Layout | No
     files = [file for file in tree.below() if file.path.suffix.lower() == ".parquet"]
     if not files:
         return None
-    splits: dict[str, list[FoundFile]] = {}
-    for file in files:
-        splits.setdefault(split_in(file.path.relative_to(tree.path)) or "train", []).append(file)
+    splits = files_by_split(tree.path, files, unnamed="train")
     for split, part in splits.items():
         _one_dataset(tree.path, split, part)
     first = files[0].path
@@ -128,7 +126,7 @@ def find_parquet_layout(tree: Folder, skipped: Mapping[str, int]) -> Layout | No
 
     return Layout(
         folder=tree.path,
-        words=f"Parquet files: {', '.join(f'{len(part)} of {split}' for split, part in splits.items())}",
+        words=f"Parquet files: {counts_text(splits)}",
         parts={split: functools.partial(part_of, split, part) for split, part in splits.items()},
         skipped=counts,
         channels=1 if grey else 3,

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,17 @@ from trainables.data.source import (
 from trainables.data.strata import stratified_mask
 from trainables.errors import DatasetError
 
-__all__ = ["NO_LABEL", "SPLIT_WORDS", "Layout", "Part", "assemble", "split_in", "split_named"]
+__all__ = [
+    "NO_LABEL",
+    "SPLIT_WORDS",
+    "Layout",
+    "Part",
+    "assemble",
+    "counts_text",
+    "files_by_split",
+    "split_in",
+    "split_named",
+]
 
 NO_LABEL = -1
 """The code of an image without a label."""
@@ -91,6 +101,19 @@ def split_in(path: Path) -> str | None:
             if word in _SPLIT_OF:
                 return _SPLIT_OF[word]
     return None
+
+
+def files_by_split(folder: Path, files: Iterable[FoundFile], *, unnamed: str) -> dict[str, list[FoundFile]]:
+    """Return files below a folder by the split that each one's relative path names; `unnamed` where it names none."""
+    splits: dict[str, list[FoundFile]] = {}
+    for file in files:
+        splits.setdefault(split_in(file.path.relative_to(folder)) or unnamed, []).append(file)
+    return splits
+
+
+def counts_text(splits: Mapping[str, Sequence[FoundFile]]) -> str:
+    """Return the number of files of each split in words."""
+    return ", ".join(f"{len(part)} of {split}" for split, part in splits.items())
 
 
 def assemble(name: str, layout: Layout, reading: Reading) -> Source:
