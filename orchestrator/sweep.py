@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from orchestrator.errors import UserError
-from orchestrator.planning.plan import print_plan
+from orchestrator.planning.devices import GPUS, gpu_name
+from orchestrator.planning.tables import print_plan
 from orchestrator.stages.launch import run
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.settings_file import read_settings
@@ -68,6 +69,7 @@ _WITH_RESUME = {
     help="Resume a sweep of the workdir with its settings.",
 )
 @click.option("--plan", is_flag=True, help="Print the planned work and its cost, and start nothing.")
+@click.option("--gpu", metavar="NAME", help=f"With --plan: the cost by stage on one of {', '.join(GPUS)}.")
 @click.option(
     "--time-budget", type=DURATION, metavar="2h",
     help="Time for the search, without finals and report. Trials that it cuts off are paused; they continue with "
@@ -103,6 +105,7 @@ def main(
     name: str | None,
     resume: str | None,
     plan: bool,
+    gpu: str | None,
     concurrent: int | None,
     cpus: int | None,
     gpus_per_trial: float | str | None,
@@ -120,6 +123,10 @@ def main(
     quiet: bool,
 ) -> None:
     """Read the command line, then print the plan or run the sweep."""
+    if gpu is not None and not plan:
+        raise UserError(
+            "--gpu names the GPU of a plan; add --plan, or leave it out: a sweep takes the GPUs that Ray has"
+        )
     if study_uri is not None:
         from orchestrator.search.database import check_study_uri
 
@@ -156,7 +163,7 @@ def main(
         )
     console = make_console(quiet=quiet)
     if plan:
-        print_plan(console, settings)
+        print_plan(console, settings, None if gpu is None else gpu_name(gpu))
         return
     run(settings)
 
@@ -172,7 +179,7 @@ def _resumed(context: click.Context, name: str) -> SweepSettings:
         for parameter in context.params
         if context.get_parameter_source(parameter) is click.core.ParameterSource.COMMANDLINE
     }
-    refused = given - _WITH_RESUME.keys() - {"resume", "workdir", "plan"}
+    refused = given - _WITH_RESUME.keys() - {"resume", "workdir", "plan", "gpu"}
     if refused:
         options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
         raise UserError(

@@ -40,6 +40,6 @@ def test_a_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     plan = run(python.with_name("mdatm"), "sweep", "--space", "digits", "--plan", cwd=elsewhere, timeout=120)
-    assert "GPU-hours" in plan and list(elsewhere.iterdir()) == []
+    assert "CPU-core-hours" in plan and list(elsewhere.iterdir()) == []
     where = run(python, "-c", "import orchestrator; print(orchestrator.__file__)", cwd=elsewhere, timeout=60)
     assert Path(where.strip()).is_relative_to(tmp_path / "environment")

@@ -2,13 +2,12 @@
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.errors import UserError
+from orchestrator.planning.devices import COMPILATION_SAVES
 from orchestrator.planning.plan import make_plan
 from orchestrator.state.settings import SweepSettings
 
 __all__ = ["decide_compilation"]
 
-SAVED_SHARE = 0.45
-"""Share of an uncompiled step's time that compiling saves on a CPU: benchmarks/RESULTS.md."""
 COMPILATION_SECONDS = 60
 """Seconds of the first compilation on a node, during which all its workers wait."""
 WORTH = 2
@@ -33,8 +32,8 @@ def decide_compilation(settings: SweepSettings, resources: Resources) -> tuple[b
     if resources.device == "cuda":
         return False, "Compilation off: it has not been measured on a GPU; --set compile=on tries it"
     plan = make_plan(settings)
-    seconds = plan.matching_operations / plan.cpu_rate / resources.workers(settings.concurrent)
-    saved = SAVED_SHARE * seconds
+    seconds = plan.core_s(plan.matching) / resources.workers(settings.concurrent)
+    saved = COMPILATION_SAVES * seconds
     pays = saved > WORTH * COMPILATION_SECONDS
     return pays, (
         f"Compilation {'on' if pays else 'off'}: it would save each worker about {saved:,.0f} s of {seconds:,.0f} s of "

@@ -44,6 +44,8 @@ class Later:
     """Whole distillations: those of a search's finals."""
     iterations: float = 0.0
     """All other work, as the distillation iterations of one worker that take as long: an estimate from operations."""
+    seconds: float = 0.0
+    """Time that the later stages take beside their work."""
 
     def busiest(self, iterations: int, workers: int) -> float:
         """Return the iterations that the busiest of the workers has, for distillations of so many iterations."""

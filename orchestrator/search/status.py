@@ -13,6 +13,10 @@ from trainables.workers.rung import Halted, RungResult, SettingsFailed
 __all__ = ["Movement", "SearchStatus", "Speed", "State", "TimeLeft", "TrialStatus"]
 
 
+LEAST_SHARE = 0.2
+"""Share of a trial's iterations between two reports that must be done before a pace is told."""
+
+
 class State(StrEnum):
     """The state of a trial."""
 
@@ -251,9 +255,11 @@ class SearchStatus:
         return Speed(iterations=done, worker_seconds=worker_seconds, seconds=now_s - self._began_s)
 
     def left(self, now_s: float) -> TimeLeft | None:
-        """Estimate the time that is left; None: no trial has done an iteration under this driver."""
-        pace_s = self.speed(now_s).pace_s
-        if pace_s is None:
+        """Estimate the time that is left; None: this driver's trials have done too little to tell."""
+        speed = self.speed(now_s)
+        pace_s = speed.pace_s
+        # The first iteration may have waited for α to be found and for a compilation.
+        if pace_s is None or speed.iterations < LEAST_SHARE * self._rung_iterations:
             return None
         courses = [
             Course(
@@ -267,7 +273,8 @@ class SearchStatus:
         left_s = seconds_left(self._rule, courses, begins, self._workers, pace_s)
         if self._budget_s is not None:
             left_s = min(left_s, max(0.0, self._budget_s - (now_s - self._began_s)))
-        return TimeLeft(left_s, left_s + pace_s * self._later.busiest(self.iterations, self._workers))
+        later_s = pace_s * self._later.busiest(self.iterations, self._workers) + self._later.seconds
+        return TimeLeft(left_s, left_s + later_s)
 
     def summary(self, left: TimeLeft | None) -> str:
         """Return the progress of the search in a line."""

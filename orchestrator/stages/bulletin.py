@@ -8,6 +8,7 @@ anything happens to the driver, and say at every moment what the study and progr
 import logging
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,12 +32,18 @@ _log = logging.getLogger(__name__)
 class Bulletin:
     """Says what a sweep does: as a context it does so until the context ends. Safe to use from several threads."""
 
-    def __init__(self, write: Callable[[str, UnderWay], None], settings: SweepSettings) -> None:
+    def __init__(
+        self,
+        write: Callable[[str, UnderWay], None],
+        settings: SweepSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin; nothing is written yet.
 
         Args:
             write: Writes the files for a status: running, stopped or failed.
             settings: The sweep's.
+            clock: A monotonic clock, in seconds.
         """
         self._settings = settings
         self._write = write
@@ -49,6 +56,9 @@ class Bulletin:
         self._begun = datetime.now(UTC)
         self._stage = StageAtWork(name="start", since=self._begun)
         self._look: Callable[[], StageAtWork] | None = None
+        self._clock = clock
+        self._ends_s: float | None = None
+        """When the sweep ends by the last estimate, on the clock; None: there was none."""
 
     def __enter__(self) -> Self:
         """Write the files for the first time, and start the thread."""
@@ -86,12 +96,24 @@ class Bulletin:
             self._stage = self._now()
             self._look = None if look is None else lambda: look(self._stage)
 
-    def count(self, steps: Steps) -> None:
-        """Let the stage's steps complete it, from now on."""
+    def count(self, steps: Steps, later: float | None = None, overhead_s: float = 0.0) -> None:
+        """Let the stage's steps complete it, from now on.
+
+        Args:
+            steps: The stage's.
+            later: All work after the stage, in units of all its steps; None: not known.
+            overhead_s: Time that the later stages take beside their work, s.
+        """
 
         def look(stage: StageAtWork) -> StageAtWork:
-            left = steps.seconds_left
-            return replace(stage, done=steps.done, total=steps.total, rate=steps.rate, seconds_left=left)
+            left, whole_s = steps.seconds_left, steps.whole_s
+            in_all = None
+            if left is not None and whole_s is not None and later is not None:
+                in_all = left + later * whole_s + overhead_s
+            return replace(
+                stage, done=steps.done, total=steps.total, rate=steps.rate, seconds_left=left,
+                seconds_left_in_all=in_all,
+            )  # fmt: skip
 
         self.follow(look)
 
@@ -128,7 +150,13 @@ class Bulletin:
             _log.warning("result.json has %s: %s: %s", written, type(fault).__name__, fault)
 
     def _now(self) -> StageAtWork:
-        return self._look() if self._look is not None else self._stage
+        """Return the stage as it is; while its own estimate of the sweep's end is not known, the last one goes on."""
+        stage, now_s = self._look() if self._look is not None else self._stage, self._clock()
+        if self._look is not None and stage.seconds_left_in_all is not None:
+            self._ends_s = now_s + stage.seconds_left_in_all
+            return stage
+        expected = None if self._ends_s is None or self._ends_s <= now_s else self._ends_s - now_s
+        return replace(stage, seconds_left_in_all=expected)
 
     def _work(self) -> None:
         """Write the files at intervals until the end; what fails is said once and tried again."""

@@ -4,7 +4,7 @@ Source: docs/method.md, "What a review asks for".
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestrator.results.statistics import summarize
 from orchestrator.results.trials import TrialRecord
 from orchestrator.stages.inputs import Inputs
 from orchestrator.terminal.progress_bar import progress_bar
+from orchestrator.terminal.steps import Steps
 from trainables.seeding import seed_of
 from trainables.storage.checkpoints import checkpoint_place
 from trainables.workers.diagnostics import SetLosses, distances_of_experts, losses_of_trial
@@ -28,6 +29,8 @@ __all__ = ["measure_diagnostics"]
 FORMAT_VERSION = 1
 EXPERTS = 4
 """Experts that are measured: on the digits they differ by a few per cent, and four are enough for an interval."""
+DISTANCES_SHARE = 0.05
+"""Time that the distances take, as a share of a set's losses: for the estimate of the time left."""
 STARTS = 25
 """Most start epochs, evenly spread: more do not change the curve, and one costs N gradients per expert and set."""
 
@@ -39,6 +42,8 @@ def measure_diagnostics(
     reference: TrialRecord | None,
     console: Console,
     patience: Patience,
+    *,
+    follow: Callable[[Steps], None],
 ) -> dict[str, Any]:
     """Return the content of diagnostics.json, measured on workers; nothing is learned, and no test image is read.
 
@@ -52,6 +57,7 @@ def measure_diagnostics(
         reference: The reference trial, or None; it is left out if it is the best trial or has no set.
         console: Shows the progress.
         patience: Decides when a lost measurement is started again.
+        follow: Called with the measurements as steps when they begin.
 
     Raises:
         ClusterError: Processes were lost for longer than the patience.
@@ -77,14 +83,16 @@ def measure_diagnostics(
         run = partial(losses.remote, work, own, place, experts, STARTS, seed)
         tasks.append(Task(f"the diagnostics of {record.name} ({name})", run))
     answers: list[Any] = [None] * len(tasks)
-    with progress_bar(console, "Diagnostics", len(tasks)) as show:
-        measured = 0
+    costs = [DISTANCES_SHARE, *(1.0 for _ in sets)]
+    with progress_bar(console, "Diagnostics", len(tasks), follow) as show:
+        measured, done = 0, 0.0
 
         def record_answer(number: int, answer: Any) -> None:
-            nonlocal measured
+            nonlocal measured, done
             answers[number] = answer
             measured += 1
-            show(measured)
+            done += costs[number]
+            show(measured, done / sum(costs))
 
         run_tasks(dict(enumerate(tasks)), resources, patience, record_answer)
     return {

@@ -10,6 +10,7 @@ from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import AUTO, Resources
 from orchestrator.planning.compilation import decide_compilation
 from orchestrator.planning.gpu_share import share_gpus
+from orchestrator.planning.outlook import Outlook, overhead_s
 from orchestrator.planning.plan import make_plan
 from orchestrator.reporting.tables import repeats_table, result_table, study_figure_table, study_table
 from orchestrator.results.entries import PAPER_SETTING, WINNER
@@ -42,6 +43,7 @@ from orchestrator.state.progress import Progress
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.stage import SEARCH, final_stage, seconds_key
 from orchestrator.terminal.console import make_console
+from orchestrator.terminal.steps import Steps
 from orchestrator.tracking.result import result_entries
 from orchestrator.tracking.served_model import save_model
 from orchestrator.tracking.sweep_run import SweepRun
@@ -159,7 +161,7 @@ class _Stages:
     def train_experts(self) -> None:
         """Train the experts that the store lacks."""
         self.bulletin.begin("experts", unit="epochs")
-        self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience, self.bulletin.count)
+        self.experts = ensure_experts(self.inputs, self.resources, self.console, self.patience, self._count_epochs)
         self.console.print(self.experts.line(self.inputs.experts_place), soft_wrap=True)
         self.run.log_experts(self.experts, self.inputs.experts_params, self.inputs.experts_place)
         self._end_stage("experts")
@@ -176,9 +178,14 @@ class _Stages:
             work = inputs.trial_work(self.resources, compiled=self.compiled)
         workers = self.resources.workers(settings.concurrent)
         budget_s, spent_s = settings.time_budget_s, self.progress.seconds().get(seconds_key(settings.stage), 0.0)
+        again = 2 * fixed["final_seeds"] if settings.stage == SEARCH else 0
+        later = Later(
+            distillations=again, iterations=self._outlook.after_distillations(fixed["iterations"]),
+            seconds=overhead_s(stages=3 if again else 2),
+        )  # fmt: skip
         status = SearchStatus(
             trials=fixed["trials"], rung_iterations=fixed["validation_every_iterations"],
-            rule=StoppingRule.of(settings.space, fixed), workers=workers, later=self._later(settings.stage),
+            rule=StoppingRule.of(settings.space, fixed), workers=workers, later=later,
             budget_s=None if budget_s is None else budget_s - spent_s,
         )  # fmt: skip
         view = SearchView(self.console, status, settings.places.checkpoints, stage=settings.stage)
@@ -213,7 +220,10 @@ class _Stages:
         finals = name_finals(measured[CHALLENGE], best.name, trial_name(REFERENCE_TRIAL))
         rows, study = _study(distilled, measured, finals)
         self.bulletin.begin("diagnostics")
-        diagnostics = measure_diagnostics(self.inputs, self.resources, best, reference, self.console, self.patience)
+        diagnostics = measure_diagnostics(
+            self.inputs, self.resources, best, reference, self.console, self.patience,
+            follow=partial(self.bulletin.count, later=0.0, overhead_s=overhead_s(stages=0)),
+        )  # fmt: skip
         self.progress.spend("finals")
         self.run.log_finals(measured)
         self.bulletin.begin("report")
@@ -258,14 +268,17 @@ class _Stages:
         return run_finals(
             inputs, self.resources, images, self.progress, self._push, self.console, self.patience,
             best=best.name, save_model=partial(save_model, model, inputs.network, inputs.dataset),
-            follow=self.bulletin.count,
+            follow=partial(
+                self.bulletin.count, later=self._outlook.after_networks(), overhead_s=overhead_s(stages=1)
+            ),
         )  # fmt: skip
 
-    def _later(self, stage: str) -> Later:
-        """Return the work of the sweep after the distillations of a stage."""
-        fixed = self.settings.fixed
-        iterations = make_plan(self.settings).networks_in_trials * fixed["iterations"]
-        return Later(distillations=2 * fixed["final_seeds"] if stage == SEARCH else 0, iterations=iterations)
+    @cached_property
+    def _outlook(self) -> Outlook:
+        return Outlook(make_plan(self.settings), self.compiled)
+
+    def _count_epochs(self, steps: Steps) -> None:
+        self.bulletin.count(steps, self._outlook.after_experts(steps.total), overhead_s(stages=4))
 
     def _push(self) -> None:
         """Copy changed files to the workdir's URI; the large files of MLflow only at intervals."""

@@ -46,13 +46,19 @@ class Steps:
         return steps / seconds if steps > 0 and seconds > 0 else None
 
     @property
-    def seconds_left(self) -> float | None:
-        """Time left, s; None: not known yet."""
+    def whole_s(self) -> float | None:
+        """Time of all steps at the speed of now, s; None: not known yet."""
         first, last = self._middle(), len(self._times_s) - 1
         seconds, share = self._times_s[last] - self._times_s[first], self._shares[last] - self._shares[first]
-        if share <= 0 or seconds <= 0:
+        return seconds / share if share > 0 and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left, s; None: not known yet."""
+        whole_s, last = self.whole_s, len(self._times_s) - 1
+        if whole_s is None:
             return None
-        left = seconds / share * (1 - self._shares[last])
+        left = whole_s * (1 - self._shares[last])
         return max(0.0, left - (self._clock() - self._times_s[last]))
 
     def _middle(self) -> int:

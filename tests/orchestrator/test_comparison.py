@@ -158,7 +158,7 @@ def test_the_plan_counts_every_set_and_network() -> None:
     ]
     forward = 2 * 9 * 1 * 32 * 64 + 2 * 9 * 32 * 32 * 16 + 2 * 128 * 10
     # 120 iterations of 10 steps on ten images, whatever the set's size, three times at two sizes.
-    assert plans[0].operations["search"] == 3 * 2 * 120 * 10 * 10 * forward * 12
+    assert plans[0].operations["search"] == 3 * 2 * 120 * 10 * 10 * forward * 11
     assert plans[1].operations["search"] == 0
     networks = [each.operations["finals"] for each in plans]
     one_method = 3 * (10 + 50) * 100 * forward * 3

@@ -55,7 +55,10 @@ def test_experts_and_finals_count_the_images_of_the_kept_classes(classes: int) -
     assert made.operations["experts"] == 4 * 25 * images * forward * 6
     # Winner, reference and random images; winner and reference again with two seeds, each a distillation first.
     networks = 2 * forward * 3 * ((3 + 4) * kept * 1001 + images * 60)
-    assert made.operations["finals"] == pytest.approx(networks + 4 * made.operations["search"] / 5, rel=1e-12)
+    # Four experts' losses from 25 start epochs, for three sets: 20 gradients each on the chunk of trial 0.
+    diagnostics = 3 * 4 * 25 * made.work.iteration.matched * forward * 3
+    distilled = 4 * made.operations["search"] / 5
+    assert made.operations["finals"] == pytest.approx(networks + diagnostics + distilled, rel=1e-12)
     assert made.expert_bytes == 4 * 26 * 4 * (9 * 32 + 96 + 9 * 32 * 32 + 96 + 128 * kept + kept)
     # Two coresets and what they are chosen by; these, random images and the winner, in two regimes.
     more = plan(**few, baselines="random,k_center,rded", regimes="hard,soft", regime_epochs=300)

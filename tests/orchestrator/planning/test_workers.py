@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.planning import plan as plan_module
+from orchestrator.planning import work
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.workers import RESERVED_BYTES, USED_SHARE, workers_here
 from search_spaces import load
@@ -57,4 +58,4 @@ def test_the_plan_counts_with_the_workers_own_numbers() -> None:
     """The plan loads no torch, so it repeats them."""
     assert plan_module.FASTEST_GRAPH_BYTES == micro_batches.CPU_BYTES
     assert 3 * plan_module.GRAPH_COPIES == micro_batches.GRAPH_FACTOR
-    assert Protocol.challenge(1).batch_size == plan_module.BATCH
+    assert Protocol.challenge(1).batch_size == work.BATCH

@@ -150,7 +150,7 @@ class TestStatus:
         assert [each.state for each in status.trials.values()] == [State.RUNNING, State.RESUMED]
 
     def test_trials_of_an_earlier_driver_count_and_their_time_does_not(self) -> None:
-        status = new_status(Later(distillations=1, iterations=50.0))
+        status = new_status(Later(distillations=1, iterations=50.0, seconds=7.0))
         for number in range(2):
             status.add_ended(record(number, "finished", {25: 0.1, 50: 0.2, 75: 0.3, 100: 0.7}), "a")
         assert status.summary(status.left(0.0)) == "2/6 done, best 0.700, ? left"
@@ -160,9 +160,17 @@ class TestStatus:
         # 25 iterations of a worker took 2 s; 75 are left of this trial, and 3 trials of 100 have not begun.
         left = status.left(12.0)
         assert left is not None and left.stage_s == pytest.approx(375 * 2 / 25)
-        assert left.in_all_s == pytest.approx((375 + 100 + 50) * 2 / 25)
+        assert left.in_all_s == pytest.approx((375 + 100 + 50) * 2 / 25 + 7)
         assert status.summary(left) == "2/6 done, best 0.700, 0:00:30 left"
         assert status.speed(12.0).of_all == pytest.approx(12.5)
+
+    def test_the_first_iterations_tell_no_pace(self) -> None:
+        """They wait for a compilation, and for α to be found."""
+        status = new_status()
+        status.start(0, "a", 0.0)
+        for iteration, known in ((1, False), (4, False), (5, True)):
+            status.advance(0, iteration)
+            assert (status.left(100.0) is not None) == known
 
     def test_a_time_budget_ends_the_search_before_its_trials_do(self) -> None:
         rule = StoppingRule(100, {0: 1.0})

@@ -131,6 +131,35 @@ def test_steps_complete_their_stage(tmp_path: Path) -> None:
     assert said["rate"] == pytest.approx(5.0) and said["seconds_left"] == pytest.approx(4.0)
 
 
+def test_the_end_of_the_sweep_is_told_in_every_stage(tmp_path: Path) -> None:
+    settings, filled = search_under_way(tmp_path, "a")
+    now_s = 0.0
+    bulletin = Bulletin(filled._write, settings, clock=lambda: now_s)
+
+    def told() -> float | None:
+        bulletin.write()
+        left: float | None = content(settings)["under_way"]["seconds_left_in_all"]
+        return left
+
+    steps = Steps(40, clock=lambda: now_s)
+    bulletin.begin("experts", unit="epochs")
+    assert told() is None
+    bulletin.count(steps, later=3.0, overhead_s=20.0)
+    for now_s in (1.0, 2.0, 3.0, 4.0):
+        steps.advance(int(5 * now_s))
+    assert told() == pytest.approx(4.0 + 3 * 8.0 + 20.0)
+    bulletin.begin("search", unit="trials", total=12)  # nothing is known of its own speed yet
+    now_s = 8.0
+    assert told() == pytest.approx(44.0)
+    bulletin.follow(at_work)
+    assert told() == 600.0
+    bulletin.begin("report")
+    now_s = 108.0
+    assert told() == pytest.approx(500.0)
+    now_s = 700.0  # it should have ended
+    assert told() is None
+
+
 def test_a_driver_that_is_lost_leaves_what_it_knew_and_another_process_says_why(tmp_path: Path) -> None:
     settings, bulletin = search_under_way(tmp_path, "a")
     assert mark_ended(settings, "failed", "its raylet is gone") is None

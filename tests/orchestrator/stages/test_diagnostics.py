@@ -25,6 +25,7 @@ from orchestrator.stages.inputs import Inputs, prepare_inputs
 from orchestrator.state.settings import SweepSettings
 from orchestrator.state.workdir import Workdir
 from orchestrator.terminal.console import make_console
+from orchestrator.terminal.steps import Steps
 from search_spaces import load
 from tests.support.builders import sweep_settings, trial_record
 from tests.support.losses import patience
@@ -193,8 +194,14 @@ def measured(sweep: tuple[Inputs, TrialRecord, Distiller]) -> dict[str, Any]:
     inputs, best, _ = sweep
     # A reference that failed at settings with which no distillation can be made, and so has no checkpoint.
     reference = record(0, {**best.settings, "N": 0}, status="failed", rungs={})
+    followed: list[Steps] = []
     with connected("local", None) as resources:
-        return measure(inputs, resources, best, reference, make_console(quiet=True), patience())
+        content = measure(
+            inputs, resources, best, reference, make_console(quiet=True), patience(), follow=followed.append
+        )
+    (steps,) = followed
+    assert steps.done == steps.total == 4 and steps.seconds_left == 0.0
+    return content
 
 
 class TestMeasured:

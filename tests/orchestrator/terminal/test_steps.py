@@ -39,6 +39,7 @@ def test_steps_of_unequal_work_are_weighed() -> None:
         clock.now_s += cost
         steps.advance(done, sum(costs[:done]) / whole)
         assert steps.seconds_left == pytest.approx(whole - clock.now_s)
+        assert steps.whole_s == pytest.approx(whole)
 
 
 def test_what_an_earlier_process_did_is_no_speed() -> None:
