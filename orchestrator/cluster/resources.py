@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.autoscaler import ask_for, cancel_request
 
-__all__ = ["AUTO", "Resources", "Share", "measure"]
+__all__ = ["ACCELERATOR", "AUTO", "Resources", "Share", "measure"]
 
 AUTO = "auto"
 Share = float | str | None
@@ -20,6 +20,8 @@ Share = float | str | None
 then. None: a whole GPU if a node has one, else no GPU."""
 NODE_TIMEOUT_S = 900.0
 """Seconds to wait for a node from an autoscaler: clouds take minutes, and hours if they have no machine left."""
+ACCELERATOR = "accelerator_type:"
+"""Beginning of the name of Ray's resource on nodes with GPUs of a type."""
 POLL_INTERVAL_S = 2.0
 """Seconds between two measurements while nodes start."""
 
@@ -33,6 +35,8 @@ class Resources:
     gpus: float
     gpus_per_trial: float
     """GPUs of a trial, an expert actor or a final; 0: it runs on one CPU."""
+    gpu_types: frozenset[str] = frozenset()
+    """Ray's names of the types of GPUs that are up; empty where workers have none, or Ray does not know them."""
     asked: int | None = None
     """Workers to run at once on a joined cluster, even if fewer fit: its autoscaler may start nodes for the rest."""
 
@@ -110,6 +114,8 @@ def measure(gpus_per_trial: float) -> Resources:
     if gpus_per_trial:
         shares = _shares(gpus_per_trial)
         cpus = sum(min(node.get("CPU", 0.0), node.get("GPU", 0.0) * shares) for node in nodes)
+        types = {kind.removeprefix(ACCELERATOR) for node in nodes for kind in node if kind.startswith(ACCELERATOR)}
+        return Resources(cpus=cpus, gpus=gpus, gpus_per_trial=gpus_per_trial, gpu_types=frozenset(types))
     return Resources(cpus=cpus, gpus=gpus, gpus_per_trial=gpus_per_trial)
 
 

@@ -107,6 +107,10 @@ class Gpu:
     call_s: float = 8e-6
     """Seconds until the processor has called a kernel: assumed."""
 
+    def has(self, precision: str) -> bool:
+        """Return whether it multiplies in a precision: fp32, tf32 or bf16."""
+        return self._rate(precision) is not None
+
     def times(self, work: Work, network: NetworkCost, how: Multiplying) -> Times:
         """Return the seconds of some work at the data sheet's rates.
 
@@ -116,12 +120,15 @@ class Gpu:
             how: How inner steps multiply; all other steps are in float32.
 
         Raises:
-            ValueError: The GPU does not have the precision.
+            ValueError: The GPU does not have the precision: see `has`.
         """
-        rate = {"fp32": self.fp32, "tf32": self.tf32, "bf16": self.bf16}[how.precision]
+        rate = self._rate(how.precision)
         if rate is None:
             raise ValueError(f"this GPU has no {how.precision}")
         return _times(self, work, network, how, rate)
+
+    def _rate(self, precision: str) -> float | None:
+        return {"fp32": self.fp32, "tf32": self.tf32, "bf16": self.bf16}[precision]
 
     def seconds(self, work: Work, network: NetworkCost, how: Multiplying) -> tuple[float, float]:
         """Return a low and a high estimate; calls run ahead of the GPU, so only the longer of both counts."""

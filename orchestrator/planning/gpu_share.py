@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
-from orchestrator.cluster.resources import Resources, measure
+from orchestrator.cluster.resources import ACCELERATOR, Resources, measure
 from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.errors import UserError
 from search_spaces import Space
@@ -22,7 +22,6 @@ from trainables.workers.workbench import TrialWork
 __all__ = ["heaviest_settings", "share_gpus", "share_of"]
 
 _TAKE_MEMORY = ("N", "batch_syn")
-_ACCELERATOR = "accelerator_type:"  # prefix of Ray's resource on nodes with GPUs of a type
 
 
 def share_gpus(space: Space, resources: Resources, work: TrialWork, console: Console, patience: Patience) -> Resources:
@@ -66,12 +65,12 @@ def share_of(measured: Sequence[Footprint]) -> float:
 
 def _measure(own: dict[str, Any], resources: Resources, work: TrialWork, patience: Patience) -> list[Footprint]:
     up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    kinds = {kind for offered in up for kind in offered if kind.startswith(_ACCELERATOR)}
+    kinds = {kind for offered in up for kind in offered if kind.startswith(ACCELERATOR)}
     run = ray.remote(measure_footprint)
     tasks = {}
     for kind in sorted(kinds) or [""]:
         placed = run.options(num_cpus=1, num_gpus=1, max_retries=0, resources={kind: 0.001} if kind else None)
-        name = f"the measurement of a trial on {kind.removeprefix(_ACCELERATOR) or 'a GPU'}"
+        name = f"the measurement of a trial on {kind.removeprefix(ACCELERATOR) or 'a GPU'}"
         tasks[kind] = Task(name, partial(placed.remote, work, own))
     measured: dict[str, Footprint] = {}
     try:

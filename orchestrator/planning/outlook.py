@@ -1,8 +1,11 @@
 """What is ahead of a running sweep, as multiples of the work whose speed is measured now."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from orchestrator.planning.devices import GPUS
 from orchestrator.planning.plan import Plan
+from orchestrator.results.result_json import PlannedTrial
 
 __all__ = ["Outlook", "overhead_s"]
 
@@ -42,6 +45,22 @@ class Outlook:
     def after_networks(self) -> float:
         """Return the work after the finals' networks, as a multiple of theirs."""
         return self.plan.core_s(self.plan.work.diagnostics) / self.plan.core_s(self.plan.work.networks)
+
+    def trial(self, gpus: Collection[str], share: float) -> PlannedTrial | None:
+        """Return what the plan says of the time of trial 0; None: the workers' GPU is not known, or not one.
+
+        Args:
+            gpus: Types of the workers' GPUs, by Ray's names; empty: a worker has a CPU core alone.
+            share: The GPU's share that a worker has: a part of a GPU takes as many times longer.
+        """
+        if not gpus:
+            seconds = self.plan.core_s(self.plan.work.first, compiled=self.compiled)
+            return PlannedTrial("a CPU core", seconds, seconds)
+        gpu = GPUS.get(next(iter(gpus))) if len(gpus) == 1 else None
+        if gpu is None or not gpu.has(self.plan.on_gpu.precision):
+            return None
+        low_s, high_s = self.plan.gpu_s(self.plan.work.first, gpu)
+        return PlannedTrial(next(iter(gpus)), low_s / share, high_s / share)
 
     @property
     def _measured_s(self) -> float:

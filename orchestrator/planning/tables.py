@@ -10,7 +10,6 @@ from orchestrator.errors import UserError
 from orchestrator.planning.devices import GPUS, SHARE_REACHED
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.planning.reach import reach_text
-from orchestrator.planning.work import Work
 from orchestrator.planning.workers import workers_here
 from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison
@@ -26,8 +25,13 @@ def print_plan(console: Console, settings: SweepSettings, gpu: str | None = None
         console: The terminal.
         settings: The sweep's.
         gpu: A name of `GPUS`, whose cost is shown by stage; None: all GPUs, in all.
+
+    Raises:
+        UserError: The GPU does not have the precision.
     """
     plan = make_plan(settings)
+    if gpu and not GPUS[gpu].has(plan.on_gpu.precision):
+        raise UserError(f"--gpu {gpu}: it has no {plan.on_gpu.precision}; set precision to fp32")
     _print_work(console, settings, plan)
     _print_cost(console, settings, plan, gpu)
 
@@ -101,7 +105,7 @@ def _print_cost(console: Console, settings: SweepSettings, plan: Plan, gpu: str 
         cost.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage, work in (plan.work.stages | {"total": plan.whole}).items():
         operations = work.operations(plan.work.network)
-        on_gpu = [_range(_gpu_s(plan, work, gpu), _duration)] if gpu else []
+        on_gpu = [_range(plan.gpu_s(work, GPUS[gpu]), _duration)] if gpu else []
         cost.add_row(stage, f"{operations:.2e}", _duration(plan.core_s(work)), *on_gpu)
     console.print(cost)
     console.print(_gpu_table(settings, plan, [gpu] if gpu else list(GPUS)))
@@ -126,14 +130,14 @@ def _gpu_table(settings: SweepSettings, plan: Plan, names: Sequence[str]) -> Tab
     for name in names:
         gpu, work = GPUS[name], plan.whole if compared else plan.work.iteration
         memory = f"{gpu.memory_bytes / 1e9:.0f} GB"
-        try:
-            iteration = "–" if compared else _range(plan.gpu_s(work, gpu), _seconds)
-            table.add_row(
-                name, memory, iteration, _range(plan.gpu_s(plan.whole, gpu), _duration),
-                gpu.binding(work, plan.work.network, plan.on_gpu),
-            )  # fmt: skip
-        except ValueError as error:
-            table.add_row(name, memory, "–", "–", str(error))
+        if not gpu.has(plan.on_gpu.precision):
+            table.add_row(name, memory, "–", "–", f"has no {plan.on_gpu.precision}")
+            continue
+        iteration = "–" if compared else _range(plan.gpu_s(work, gpu), _seconds)
+        table.add_row(
+            name, memory, iteration, _range(plan.gpu_s(plan.whole, gpu), _duration),
+            gpu.binding(work, plan.work.network, plan.on_gpu),
+        )  # fmt: skip
     return table
 
 
@@ -142,18 +146,6 @@ def _workers(settings: SweepSettings, plan: Plan) -> str:
     if settings.address == "local":
         return str(workers_here(settings, plan.worker_bytes))
     return f"{settings.concurrent or 'all'} that fit on the cluster, {plan.worker_bytes / 2**30:.1f} GiB each"
-
-
-def _gpu_s(plan: Plan, work: Work, name: str) -> tuple[float, float]:
-    """Return the low and the high estimate of some work on a GPU.
-
-    Raises:
-        UserError: The GPU does not have the precision.
-    """
-    try:
-        return plan.gpu_s(work, GPUS[name])
-    except ValueError as error:
-        raise UserError(f"--gpu {name}: {error}; set precision to fp32") from error
 
 
 def _range(seconds: tuple[float, float], text: Callable[[float], str]) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.errors import UserError
 from orchestrator.results.differences import compare_finals
@@ -19,6 +19,7 @@ from trainables.storage.atomic import write_json
 __all__ = [
     "Execution",
     "Found",
+    "PlannedTrial",
     "collect_result",
     "dataset_entry",
     "dataset_lines",
@@ -56,6 +57,15 @@ class Found:
     """As `summarize_regimes` returns them."""
 
 
+class PlannedTrial(NamedTuple):
+    """What the plan said of trial 0."""
+
+    device: str
+    """A CPU core, or the name of the GPU."""
+    low_s: float
+    high_s: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """Resources and time of a sweep."""
@@ -70,6 +80,8 @@ class Execution:
     """Addresses of the sweep's runs in MLflow."""
     dataset: Findings = AS_PUBLISHED
     """What was seen beside the dataset's images."""
+    planned_trial: PlannedTrial | None = None
+    """None: the plan does not know the device."""
 
 
 def collect_result(
@@ -110,6 +122,7 @@ def collect_result(
         "experts": execution.experts.facts() if execution.experts else None,
         "workers": execution.workers,
         "seconds": execution.seconds,
+        "planned_trial": execution.planned_trial and execution.planned_trial._asdict(),
         "mlflow": execution.mlflow,
         "files": FILES | ({part: f"{part}.parquet"} if part else {}) if finished else {"trials": FILES["trials"]},
         **({"under_way": under_way.to_json()} if under_way else {}),

@@ -156,6 +156,7 @@ class _Stages:
             seconds=self.progress.seconds(),
             mlflow={**self.run.facts(), "compare_url": self.run.compare_url()},
             dataset=self.inputs.findings,
+            planned_trial=self._outlook.trial(resources.gpu_types, resources.gpus_per_trial),
         )
 
     def train_experts(self) -> None:

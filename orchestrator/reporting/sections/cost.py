@@ -1,10 +1,11 @@
 """What a sweep cost: by the clock, in hours of CPU cores and GPUs, and against a search that stops no trial early."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orchestrator.reporting.templating import render
-from orchestrator.results.trials import TrialRecord
+from orchestrator.results.trials import REFERENCE_TRIAL, TrialRecord
 
 __all__ = ["cost_section"]
 
@@ -49,7 +50,23 @@ def cost_section(iterations: int, result: Mapping[str, Any], records: Sequence[T
         trained=experts["trained"],
         reused=experts["reused"],
         unpruned=unpruned,
+        against_plan=_against_plan(result.get("planned_trial"), records),
     )
+
+
+def _against_plan(planned: Mapping[str, Any] | None, records: Sequence[TrialRecord]) -> str | None:
+    """Return the measured time of trial 0 beside the plan's; None: one of them is not known."""
+    first = next((record for record in records if record.number == REFERENCE_TRIAL), None)
+    if planned is None or first is None or first.status != "finished" or not first.seconds:
+        return None
+    low, high = (_seconds(planned[name]) for name in ("low_s", "high_s"))
+    said = low if low == high else f"{low} to {high}"
+    factor = first.seconds / math.sqrt(planned["low_s"] * planned["high_s"])
+    return f"Trial 0 took {_seconds(first.seconds)}; the plan says {said} on {planned['device']}: {factor:.2g} times as long."
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
 def _hours(seconds: float, gpus: float) -> tuple[str, str]:

@@ -23,3 +23,15 @@ def test_every_stage_sees_the_same_end(compiled: bool) -> None:
     iteration_s = plan.core_s(work.trial, compiled=compiled) / iterations
     assert outlook.after_distillations(iterations) * iteration_s == pytest.approx(measured_s)
     assert outlook.after_networks() * plan.core_s(work.networks) == pytest.approx(plan.core_s(work.diagnostics))
+
+
+def test_trial_0_is_planned_on_the_workers_device() -> None:
+    plan = make_plan(sweep_settings(space=load("digits")))
+    outlook = Outlook(plan, compiled=False)
+    core = outlook.trial((), 0.0)
+    assert core is not None and core.device == "a CPU core"
+    assert core.low_s == core.high_s == plan.core_s(plan.work.first)
+    whole, half = outlook.trial({"A10G"}, 1.0), outlook.trial({"A10G"}, 0.5)
+    assert whole is not None and half is not None
+    assert (half.low_s, half.high_s) == (2 * whole.low_s, 2 * whole.high_s)
+    assert outlook.trial({"A10G", "L4"}, 1.0) is None and outlook.trial({"T4"}, 1.0) is None

@@ -34,3 +34,11 @@ def test_hours_are_those_of_workers_and_a_stopped_trial_would_have_taken_longer(
 def test_without_gpus_and_pruning_it_says_so() -> None:
     _, table, text = cost_section(100, result(0), [record(0, 100, 3600.0)]).split("\n\n")
     assert "| search | 7200 s | 1 | – |" in table and "No trial was stopped early." in text and "GPU" not in text
+
+
+def test_the_time_of_trial_0_stands_beside_the_plans() -> None:
+    planned = {"device": "A10G", "low_s": 900.0, "high_s": 1600.0}
+    text = cost_section(100, {**result(1), "planned_trial": planned}, [record(0, 100, 3600.0)])
+    assert "Trial 0 took 3,600 s; the plan says 900 s to 1,600 s on A10G: 3 times as long." in text
+    for trials, said in (([record(1, 100, 3600.0)], planned), ([record(0, 100, 3600.0)], None)):
+        assert "the plan says" not in cost_section(100, {**result(1), "planned_trial": said}, trials)
