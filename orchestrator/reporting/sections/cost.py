@@ -62,7 +62,8 @@ def _against_plan(planned: Mapping[str, Any] | None, records: Sequence[TrialReco
     low, high = (_seconds(planned[name]) for name in ("low_s", "high_s"))
     said = low if low == high else f"{low} to {high}"
     factor = first.seconds / math.sqrt(planned["low_s"] * planned["high_s"])
-    return f"Trial 0 took {_seconds(first.seconds)}; the plan says {said} on {planned['device']}: {factor:.2g} times as long."
+    took = f"Trial 0 took {_seconds(first.seconds)}; the plan says {said} on {planned['device']}"
+    return f"{took}: {factor:.2g} times as long."
 
 
 def _seconds(seconds: float) -> str:
