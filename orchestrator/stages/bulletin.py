@@ -25,6 +25,8 @@ __all__ = ["Bulletin", "mark_ended"]
 
 INTERVAL_S = 2.0
 """Least seconds between two times that the thread writes."""
+LEAST_STEPS = 3
+"""Steps before their speed tells when the sweep ends: the first waits for its worker to start, and ends beside others."""
 REASON_CHARACTERS = 300
 _log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class Bulletin:
         def look(stage: StageAtWork) -> StageAtWork:
             left, whole_s = steps.seconds_left, steps.whole_s
             in_all = None
-            if left is not None and whole_s is not None and later is not None:
+            if left is not None and whole_s is not None and later is not None and steps.done >= LEAST_STEPS:
                 in_all = left + later * whole_s + overhead_s
             return replace(
                 stage, done=steps.done, total=steps.total, rate=steps.rate, seconds_left=left,

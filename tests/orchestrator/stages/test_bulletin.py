@@ -145,6 +145,9 @@ def test_the_end_of_the_sweep_is_told_in_every_stage(tmp_path: Path) -> None:
     bulletin.begin("experts", unit="epochs")
     assert told() is None
     bulletin.count(steps, later=3.0, overhead_s=20.0)
+    now_s = 0.4
+    steps.advance(2)
+    assert told() is None
     for now_s in (1.0, 2.0, 3.0, 4.0):
         steps.advance(int(5 * now_s))
     assert told() == pytest.approx(4.0 + 3 * 8.0 + 20.0)
