@@ -26,7 +26,7 @@ __all__ = ["Bulletin", "mark_ended"]
 INTERVAL_S = 2.0
 """Least seconds between two times that the thread writes."""
 LEAST_STEPS = 3
-"""Steps before their speed tells when the sweep ends: the first waits for its worker to start, and ends beside others."""
+"""Steps before their speed tells when the sweep ends: the first waits for its worker, and ends beside others."""
 REASON_CHARACTERS = 300
 _log = logging.getLogger(__name__)
 
