@@ -59,6 +59,14 @@ class TestMeasure:
         assert cluster.measure(1).room == 3
         assert cluster.measure(1).gpus == 9
 
+    def test_types_of_gpus_are_known_where_workers_have_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        nodes(
+            monkeypatch, {"CPU": 8}, {"CPU": 2, "GPU": 1, "accelerator_type:A10G": 1.0},
+            dead={"CPU": 8, "GPU": 8, "accelerator_type:L4": 1.0},
+        )  # fmt: skip
+        assert cluster.measure(1).gpu_types == {"A10G"}
+        assert cluster.measure(0).gpu_types == frozenset()
+
 
 class TestFirstNode:
     """A joined cluster without room for a worker; the autoscaler's answers are given by hand here."""
