@@ -108,7 +108,7 @@ def evaluate(
     settings = Protocol.challenge()
     with progress_bar(console, "Evaluating, epochs", networks * settings.epochs) as show:
         measured = evaluate_networks(
-            network, real, "test", pixels.__getitem__, labels, protocol=settings,
+            network, real, "test", pixels, labels, protocol=settings,
             augmentation=Augmentation(families=real.augmentation).for_evaluation(),
             seeds=[seed_of(seed, "finals", number) for number in range(networks)], progress=show,
         )  # fmt: skip

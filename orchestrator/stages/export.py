@@ -82,7 +82,7 @@ class _Judge:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         labels = default_order_labels(len(images) // self.dataset.classes, self.dataset.classes).to(device)
         measured = evaluate_networks(
-            self.network, self.dataset, "test", images.to(device).__getitem__, labels, protocol=self.protocol,
+            self.network, self.dataset, "test", images.to(device), labels, protocol=self.protocol,
             augmentation=self.augmentation, seeds=[seed_of(self.seed, "finals", number) for number in range(networks)],
             progress=progress,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
+from trainables.data.transfer import moved
 from trainables.errors import ConfigError
 from trainables.evaluation.optimizer import learning_rate
 from trainables.networks.batch_norm import BatchNormConvNet, forward
@@ -60,16 +61,17 @@ def squeeze(
     # One tensor per layer: a step writes all of them in place, which autograd refuses for views of one tensor.
     means = [torch.zeros(shape.width, device=device) for _ in range(shape.depth)]
     variances = [torch.ones(shape.width, device=device) for _ in range(shape.depth)]
-    labels = dataset.labels("train")
+    labels = dataset.labels("train").to(device)
     for epoch in range(protocol.epochs):
         rate = learning_rate(protocol, epoch)
         draws = generator(seed, "squeeze", "epoch", epoch)
-        for rows in torch.randperm(len(labels), generator=draws).split(protocol.batch_size):
-            draw = augmentation.draw(len(rows), dataset.image_size, draws)
+        pieces = torch.randperm(len(labels), generator=draws).split(protocol.batch_size)
+        drawn = [(rows, augmentation.draw(len(rows), dataset.image_size, draws)) for rows in pieces]
+        for rows, (placed_rows, draw) in zip(pieces, moved(drawn, device), strict=True):
             images = augmentation.apply(dataset.normalized("train", rows).to(device), draw)
             leaf = theta.detach().requires_grad_()
             logits, _ = forward(shape, leaf, means, variances, images, training=True)
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels[rows].to(device)), leaf)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels[placed_rows]), leaf)
             # The step of torch.optim.SGD; its class loads the compiler, which costs a process two seconds.
             velocity.mul_(protocol.momentum).add_(gradient.add_(theta, alpha=protocol.weight_decay))
             theta.sub_(velocity, alpha=rate)

@@ -122,13 +122,15 @@ def _draw_crop(batch: int, side: int, generator: torch.Generator) -> dict[str, T
 
 
 def _apply_crop(images: Tensor, values: dict[str, Tensor], align_corners: bool) -> Tensor:
-    batch, _, height, width = images.shape
-    margin = int(height * CROP_RATIO + 0.5)
+    side = images.shape[-1]
+    margin = int(side * CROP_RATIO + 0.5)
     padded = F.pad(images, (margin, margin, margin, margin))
-    rows = torch.arange(height, device=images.device) + values["rows"].long()[:, None] + margin
-    columns = torch.arange(width, device=images.device) + values["columns"].long()[:, None] + margin
-    index = torch.arange(batch, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    pixels = torch.arange(side, device=images.device)
+    rows, columns = (pixels + values[axis].long()[:, None] + margin for axis in ("rows", "columns"))
+    places = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).flatten(1)
+    # By place in the flat image: indices by row and column would leave the channels last in memory, and a compiled step
+    # would be compiled again for them.
+    return padded.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 def _draw_cutout(batch: int, side: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.data.transfer import moved
 from trainables.distillation.inner_step import InnerStep
 from trainables.distillation.learned_images import Update
 from trainables.distillation.real_matching import RealMatching
@@ -113,12 +114,14 @@ class GradientMatching(RealMatching):
         """
         draws = generator(self.seed, "gradient matching", self.iteration, "training")
         step, side = self._inner_step(), self.dataset.image_size
-        for _ in range(self.config.loops[1]):
-            for rows in torch.randperm(len(images), generator=draws).split(self.config.batch_syn):
-                draw = self.augmentation.draw(len(rows), side, draws)
-                index = rows.to(images.device)
-                augmented = self.augmentation.apply(images[index], draw)
-                theta = theta - self.alpha * step.gradient(theta, augmented, self._targets(self.labels[index]))
+        batches = [
+            (rows, self.augmentation.draw(len(rows), side, draws))
+            for _ in range(self.config.loops[1])
+            for rows in torch.randperm(len(images), generator=draws).split(self.config.batch_syn)
+        ]
+        for rows, draw in moved(batches, images.device):
+            augmented = self.augmentation.apply(images[rows], draw)
+            theta = theta - self.alpha * step.gradient(theta, augmented, self._targets(self.labels[rows]))
         return theta
 
     def _targets(self, labels: Tensor) -> Tensor:

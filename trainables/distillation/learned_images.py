@@ -50,7 +50,7 @@ class Learned(NamedTuple):
     @property
     def finite(self) -> bool:
         """Whether values and velocity are finite; a gradient that is not finite makes the velocity not finite."""
-        return bool(torch.isfinite(self.values).all() and torch.isfinite(self.velocity).all())
+        return bool(torch.isfinite(self.values).all() & torch.isfinite(self.velocity).all())  # read at once
 
 
 class LearnedImages:

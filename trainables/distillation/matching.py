@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.data.augmentation import Augmentation, Draw
+from trainables.data.transfer import moved
 from trainables.distillation.inner_step import InnerStep
 from trainables.errors import ConfigError
 
@@ -45,6 +46,8 @@ def draw_chunks(
 ) -> list[Chunk]:
     """Draw the N inner steps: permute, split, take from the end (the ragged chunk first), permute again.
 
+    All of them lie on the images' device, copied there at once.
+
     Source: docs/method.md, "Distillation", step 3.
 
     Args:
@@ -61,8 +64,8 @@ def draw_chunks(
             pieces = list(torch.randperm(len(images), generator=draws).split(batch_syn))
         indices = pieces.pop()
         draw = augmentation.draw(len(indices), images.shape[-1], draws)
-        chunks.append(Chunk(indices.to(images.device), draw))
-    return chunks
+        chunks.append(Chunk(indices, draw))
+    return moved(chunks, images.device)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from trainables.config.distillation import DistillationConfig
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
 from trainables.data.labels import default_order_labels
+from trainables.data.transfer import moved
 from trainables.distillation.learned_images import Learned, LearnedImages, Update
 from trainables.errors import ConfigError
 from trainables.networks.network import Network
@@ -119,18 +120,22 @@ class RealMatching(LearnedImages, ABC):
     def _pairs(self, draws: torch.Generator) -> Iterator[tuple[Tensor, View]]:
         """Yield the real images [B, ch, H, W] and the synthetic images of every class, with the same augmentation.
 
+        The real images are `batch_real` different ones of the class, or all if it has fewer.
+
         Source: docs/method.md, "DSA".
         """
-        for label, of_class in enumerate(self.images.split(self.config.ipc)):
-            real = self._real(label, draws)
-            draw = self.augmentation.draw(1, self.dataset.image_size, draws)
+        rows, augmentations = [], []
+        for members in self._members:
+            rows.append(members[torch.randperm(len(members), generator=draws)[: self.config.batch_real]])
+            augmentations.append(self.augmentation.draw(1, self.dataset.image_size, draws))
+        augmentations = moved(augmentations, self.images.device)
+        for of_class, real_rows, draw in zip(self.images.split(self.config.ipc), rows, augmentations, strict=True):
+            real = self._real(real_rows)
             images = of_class.detach().requires_grad_()
             yield self.augmentation.apply_alike(real, draw), View(images, self.augmentation.apply_alike(images, draw))
 
-    def _real(self, label: int, draws: torch.Generator) -> Tensor:
-        """Return `batch_real` different training images of a class, or all if it has fewer, [B, ch, H, W]."""
-        members = self._members[label]
-        rows = members[torch.randperm(len(members), generator=draws)[: self.config.batch_real]]
+    def _real(self, rows: Tensor) -> Tensor:
+        """Return training images [B, ch, H, W] of rows [B], in the images' dtype and on their device."""
         return self.dataset.normalize(self.dataset.pixels("train", rows).to(self.images.device)).to(self.images.dtype)
 
     def _proposal(self, loss: float, gradient: Tensor) -> _Proposal:

@@ -42,7 +42,7 @@ def soft_labels(
 
     def logits_of(expert: int) -> Tensor:
         theta = trajectories.snapshot(expert, epoch).to(device)
-        return predict_logits(network, theta, placed.__getitem__, len(placed))
+        return predict_logits(network, theta, placed, len(placed))
 
     first = logits_of(0)
     if initialization == "real":

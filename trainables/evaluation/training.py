@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from trainables.config.protocol import Protocol
-from trainables.data.augmentation import Augmentation
+from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.datasets import ImageDataset
+from trainables.data.transfer import moved
 from trainables.evaluation.metrics import Metrics, measure
 from trainables.evaluation.optimizer import Optimizer, learning_rate
 from trainables.evaluation.regimes import CutMix, Labels, ViewLabels, check_labels, training_loss
@@ -38,8 +39,11 @@ __all__ = [
 
 PREDICTION_BATCH = 256  # the evaluator's; at 64 × 64 pixels and width 128 a batch passes through 1.6 GB
 
-ImagesAt = Callable[[Tensor], Tensor]
-"""Returns the normalised images [B, ch, H, W] of indices [B]; for example, `tensor.__getitem__`."""
+ImagesAt = Tensor | Callable[[Tensor], Tensor]
+"""Images of a training or a test: normalised, float [n, ch, H, W], or a function that returns those of indices [B].
+
+The images lie on the device of the training, the indices on the CPU.
+"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def training_steps(
 
     Args:
         network: The network to train, once per seed.
-        images: Returns the normalised float32 images [B, ch, H, W] of indices [B], on the device of `labels`.
+        images: The normalised float32 images, on the device of `labels`.
         labels: Classes int64 [n], a teacher's logits float [n, C] or the teacher of the views, see `regimes.targets`;
             their device is that of the training.
         protocol: Epochs, optimiser, batches, and the temperature of soft labels.
@@ -95,23 +99,50 @@ def training_steps(
         if protocol.schedule == "drop" and protocol.restart_momentum and epoch == protocol.drop_after_epochs:
             optimizer = Optimizer(protocol, theta)  # the evaluator makes a new one here
         rate = learning_rate(protocol, epoch)
-        orders = torch.stack([torch.randperm(len(labels), generator=network_draws) for network_draws in draws])
-        for index in orders.split(protocol.batch_size, dim=1):
+        drawn = [_epoch(len(labels), network.image_size, protocol, augmentation, each) for each in draws]
+        for batches, placed in zip(
+            zip(*drawn, strict=True), zip(*moved(drawn, labels.device), strict=True), strict=True
+        ):
             views = torch.stack(
                 [
-                    _view(images(row), protocol, augmentation, network_draws)
-                    for row, network_draws in zip(index, draws, strict=True)
+                    there.view(
+                        images[there.indices] if isinstance(images, Tensor) else images(batch.indices), augmentation
+                    )
+                    for batch, there in zip(batches, placed, strict=True)
                 ]
             )
+            index = torch.stack([there.indices for there in placed])
             optimizer.step(_gradients(network, theta, views, _labels_of(labels, index, views), protocol), rate)
             yield Step(epoch, rate, theta, optimizer.velocity)
 
 
-def _view(images: Tensor, protocol: Protocol, augmentation: Augmentation, draws: torch.Generator) -> Tensor:
-    """Return the view of images [B, ch, H, W] that a network is shown: augmented, then mixed if `protocol.cutmix`."""
-    batch, side = len(images), images.shape[-1]
-    view = augmentation.apply(images, augmentation.draw(batch, side, draws))
-    return CutMix.draw(batch, side, draws).apply(view) if protocol.cutmix else view
+@dataclass(frozen=True)
+class _Batch:
+    """The images that a network is shown in a step, and how they are changed."""
+
+    indices: Tensor
+    """int64 [B]."""
+    draw: Draw | None
+    box: CutMix | None
+
+    def view(self, images: Tensor, augmentation: Augmentation) -> Tensor:
+        """Return the view of the batch's images [B, ch, H, W]: augmented, then mixed."""
+        view = augmentation.apply(images, self.draw)
+        return view if self.box is None else self.box.apply(view)
+
+
+def _epoch(
+    images: int, side: int, protocol: Protocol, augmentation: Augmentation, draws: torch.Generator
+) -> list[_Batch]:
+    """Draw the batches of a network's epoch on the CPU, all before the first, so that they are sent at once."""
+    return [
+        _Batch(
+            indices,
+            augmentation.draw(len(indices), side, draws),
+            CutMix.draw(len(indices), side, draws) if protocol.cutmix else None,
+        )
+        for indices in torch.randperm(images, generator=draws).split(protocol.batch_size)
+    ]
 
 
 def _labels_of(labels: Labels, index: Tensor, views: Tensor) -> Tensor:
@@ -178,7 +209,11 @@ def train_network(
 def predict_logits(network: Network, theta: Tensor, images: ImagesAt, count: int) -> Tensor:
     """Return logits [count, C] on the CPU of the images of indices 0 to count − 1."""
     batches = torch.arange(count).split(PREDICTION_BATCH)
-    return torch.cat([network.logits(theta, images(index)).cpu() for index in batches])
+    logits = [
+        network.logits(theta, images[index[0] : index[-1] + 1] if isinstance(images, Tensor) else images(index))
+        for index in batches
+    ]
+    return torch.cat(logits).cpu()  # all at once: a copy of every batch would wait for it
 
 
 def predict(network: Network, theta: Tensor, images: ImagesAt, count: int) -> Tensor:

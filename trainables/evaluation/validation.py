@@ -38,7 +38,7 @@ def validation_accuracy(
     labels = default_order_labels(len(images) // dataset.classes, dataset.classes).to(images.device)
     accuracies = [
         evaluate(
-            network, dataset, "validation", images.__getitem__, labels,
+            network, dataset, "validation", images, labels,
             protocol=protocol, augmentation=augmentation, seed=seed,
         ).accuracy
         for seed in seeds

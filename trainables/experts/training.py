@@ -9,6 +9,7 @@ the trajectory of uninterrupted training. On a CPU, where experts are trained on
 experts trained side by side see the same batches and draws, and differ by rounding alone.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.config.experts import ExpertRecipe
-from trainables.data.augmentation import Augmentation
+from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.datasets import ImageDataset
+from trainables.data.transfer import moved
 from trainables.networks.network import Network
 from trainables.seeding import generator
 
@@ -55,6 +57,18 @@ class ExpertState:
     """Epochs trained so far."""
     loss: float
     """Mean training loss over the last epoch; NaN before the first."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The training images of a step, and how they are augmented."""
+
+    rows: Tensor
+    """int64 [B] on the CPU, from which images are read."""
+    placed_rows: Tensor
+    """The same on the device."""
+    draw: Draw | None
+    """Its values lie on the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +113,21 @@ class ExpertTrainer:
             for expert, state in zip(experts, states, strict=True)
         ]
         images = len(self.dataset.split("train"))
-        orders = [torch.randperm(images, generator=draw) for draw in draws]
+        drawn = [self._drawn(torch.randperm(images, generator=draw), draw) for draw in draws]
         theta, velocity = _stack([state.theta for state in states]), _stack([state.velocity for state in states])
         total_loss = torch.zeros(len(experts), device=self.device)
-        for first in range(0, images, self.recipe.expert_batch_size):
-            rows = [order[first : first + self.recipe.expert_batch_size] for order in orders]
-            theta, velocity, loss = self._step(theta, velocity, rows, draws)
-            total_loss += loss * len(rows[0])
+        for batches in zip(*drawn, strict=True):
+            theta, velocity, loss = self._step(theta, velocity, batches)
+            total_loss += loss * len(batches[0].rows)
         mean_loss = (total_loss / images).tolist()
+        finite = torch.isfinite(theta).all(dim=1).tolist()
+        later = [
+            ExpertState(theta[k].clone(), velocity[k].clone(), state.epoch + 1, mean_loss[k])
+            for k, state in enumerate(states)
+        ]
         return [
-            self._checked(expert, ExpertState(theta[k].clone(), velocity[k].clone(), states[k].epoch + 1, mean_loss[k]))
-            for k, expert in enumerate(experts)
+            state if finite[k] and math.isfinite(state.loss) else self._diverged(expert, state.epoch)
+            for k, (expert, state) in enumerate(zip(experts, later, strict=True))
         ]
 
     def seconds_per_step(self, at_once: int) -> float:
@@ -117,44 +135,45 @@ class ExpertTrainer:
         states = [self.start(expert) for expert in range(at_once)]
         theta, velocity = _stack([state.theta for state in states]), _stack([state.velocity for state in states])
         draws = [generator(self.seed, "probe", expert) for expert in range(at_once)]
-        rows = [torch.arange(min(self.recipe.expert_batch_size, len(self.dataset.split("train"))))] * at_once
+        rows = torch.arange(min(self.recipe.expert_batch_size, len(self.dataset.split("train"))))
         seconds = []
         for _ in range(4):
             began = time.perf_counter()
-            theta, velocity, _ = self._step(theta, velocity, rows, draws)
+            batches = [self._drawn(rows, draw)[0] for draw in draws]
+            theta, velocity, _ = self._step(theta, velocity, batches)
             float(theta.sum())  # waits for the device
             seconds.append(time.perf_counter() - began)
         return statistics.median(seconds[1:]) / at_once
 
-    def _checked(self, expert: int, state: ExpertState) -> ExpertState | DivergedExpert:
-        """Return a state, or the error if its parameters or loss are not finite."""
-        if torch.isfinite(state.theta).all() and torch.isfinite(torch.tensor(state.loss)):
-            return state
+    def _diverged(self, expert: int, epoch: int) -> DivergedExpert:
         return DivergedExpert(
-            f"expert {expert} (seed {self.seed}) diverged in epoch {state.epoch}: its parameters or its loss are not "
+            f"expert {expert} (seed {self.seed}) diverged in epoch {epoch}: its parameters or its loss are not "
             f"finite; lower expert_lr ({self.recipe.expert_lr}) or sam_rho ({self.recipe.sam_rho})"
         )
 
-    def _step(
-        self, theta: Tensor, velocity: Tensor, rows: Sequence[Tensor], draws: Sequence[torch.Generator]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return parameters and momentum buffers, [K, P], after a step on K × rows [B], and losses [K] before it."""
-        batches = [self._batch(index, draw) for index, draw in zip(rows, draws, strict=True)]
-        images, labels = (_stack(parts) for parts in zip(*batches, strict=True))
+    def _drawn(self, order: Tensor, draws: torch.Generator) -> list[_Batch]:
+        """Return the batches of training rows [n] in this order, drawn and sent to the device before the first step."""
+        side = self.dataset.image_size
+        pieces = order.split(self.recipe.expert_batch_size)
+        drawn = [(rows, self.augmentation.draw(len(rows), side, draws)) for rows in pieces]
+        placed = moved(drawn, self.device)
+        return [_Batch(rows, *there) for rows, there in zip(pieces, placed, strict=True)]
+
+    def _step(self, theta: Tensor, velocity: Tensor, batches: Sequence[_Batch]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return parameters and momentum buffers, [K, P], after a step on K batches, and losses [K] before it."""
+        images = _stack([self._images(batch) for batch in batches])
+        labels = _stack([self._labels[batch.placed_rows] for batch in batches])
         loss, direction = self._directions(theta, images, labels)
         velocity = self.recipe.expert_momentum * velocity + (direction + self.recipe.expert_weight_decay * theta)
         return theta - self.recipe.expert_lr * velocity, velocity, loss
 
-    def _batch(self, index: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return augmented images [B, ch, H, W] and labels [B] of training rows [B], on the device."""
+    def _images(self, batch: _Batch) -> Tensor:
+        """Return the augmented images [B, ch, H, W] of a batch, on the device."""
         if self.resident:
-            rows = index.to(self.device)
-            images, labels = self.dataset.normalize(self._pixels[rows]), self._labels[rows]
+            images = self.dataset.normalize(self._pixels[batch.placed_rows])
         else:
-            images = self.dataset.normalized("train", index).to(self.device)
-            labels = self.dataset.labels("train", index).to(self.device)
-        draw = self.augmentation.draw(len(index), self.dataset.image_size, draws)
-        return self.augmentation.apply(images, draw), labels
+            images = self.dataset.normalized("train", batch.rows).to(self.device)
+        return self.augmentation.apply(images, batch.draw)
 
     @cached_property
     def _pixels(self) -> Tensor:

@@ -237,7 +237,7 @@ def _trained_and_tested(work: MeasureWork, dataset: ImageDataset, images: Tensor
     losses, accuracies = [], []
     for group in groups:
         thetas = train_networks(
-            work.network, images.__getitem__, labels, protocol=work.protocol,
+            work.network, images, labels, protocol=work.protocol,
             augmentation=work.augmentation.for_evaluation(), seeds=group,
         )  # fmt: skip
         for theta in thetas:

@@ -60,7 +60,7 @@ def train_and_test(
         pixels = _pixels(images, dataset).to(device)
         hard = default_order_labels(len(pixels) // dataset.classes, dataset.classes).to(device)
         labeller = None if teacher is None else Teacher(network, torch.tensor(teacher, device=device))
-        labels, images_at = targets(regime, pixels, hard, labeller), pixels.__getitem__
+        labels, images_at = targets(regime, pixels, hard, labeller), pixels
     theta = train_network(network, images_at, labels, protocol=protocol, augmentation=augmentation, seed=seed)
     return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
 

@@ -153,6 +153,15 @@ class TestReplay:
             alone = Draw(family, {name: value[index, None] for name, value in drawn.values.items()})
             assert relative_error(together[index], apply(images[index, None], alone)[0]) < 1e-14
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_images_lie_in_memory_as_they_came(self, family: str, channels: int) -> None:
+        """Every other layout would be another function to a compiler; with one channel, strides alone tell."""
+        images = random_images(channels=channels).requires_grad_()
+        augmented = apply(images, draw(family))
+        (gradient,) = torch.autograd.grad(augmented, images, torch.ones_like(augmented))
+        assert augmented.stride() == gradient.stride() == images.stride()
+
     def test_no_family_leaves_images_as_they_are(self) -> None:
         images = random_images()
         assert Augmentation().draw(6, 8, generator(0)) is None

@@ -19,6 +19,7 @@ from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
 from trainables.data.image_keys import content_keys
+from trainables.data.transfer import moved
 from trainables.errors import ConfigError
 from trainables.evaluation.training import PREDICTION_BATCH, training_steps
 from trainables.networks.network import Network, network_identity
@@ -26,6 +27,7 @@ from trainables.storage.tensor_cache import load_or_make
 
 __all__ = ["record", "recorded", "scoring_epochs"]
 
+CPU = torch.device("cpu")
 SET_EPOCHS = 300
 """Epochs that the hard-label recipe trains on a small set; docs/method.md, "Compute budget"."""
 
@@ -135,10 +137,9 @@ def record(
         theta = step.theta[0]
         if number % steps_an_epoch or step.epoch < first:
             continue
-        for index in torch.arange(len(order)).split(PREDICTION_BATCH):
-            rows = order[index]
-            for name, values in _scores(network, theta, dataset, rows, labels[index]).items():
-                table[name][step.epoch - first, rows] = values.cpu()
+        for rows, classes in zip(order.split(PREDICTION_BATCH), labels.split(PREDICTION_BATCH), strict=True):
+            for name, values in moved(_scores(network, theta, dataset, rows, classes), CPU).items():
+                table[name][step.epoch - first, rows] = values
         if not table["grand"][step.epoch - first].isfinite().all():
             raise ConfigError(
                 f"a scoring run must stay finite, but its network diverged in epoch {step.epoch} at a learning rate of "
