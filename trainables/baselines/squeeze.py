@@ -66,7 +66,7 @@ def squeeze(
         draws = generator(seed, "squeeze", "epoch", epoch)
         for rows in torch.randperm(len(labels), generator=draws).split(protocol.batch_size):
             draw = augmentation.draw(len(rows), dataset.image_size, draws)
-            images = augmentation.apply(dataset.normalized("train", rows).to(device), draw)
+            images = augmentation.apply(dataset.normalized("train", rows, device), draw)
             leaf = theta.detach().requires_grad_()
             logits, _ = forward(shape, leaf, means, variances, images, training=True)
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels[rows].to(device)), leaf)

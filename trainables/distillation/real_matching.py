@@ -131,7 +131,7 @@ class RealMatching(LearnedImages, ABC):
         """Return `batch_real` different training images of a class, or all if it has fewer, [B, ch, H, W]."""
         members = self._members[label]
         rows = members[torch.randperm(len(members), generator=draws)[: self.config.batch_real]]
-        return self.dataset.normalize(self.dataset.pixels("train", rows).to(self.images.device)).to(self.images.dtype)
+        return self.dataset.normalized("train", rows, self.images.device).to(self.images.dtype)
 
     def _proposal(self, loss: float, gradient: Tensor) -> _Proposal:
         """Return the result of an update down a gradient [S, ch, H, W]: no change if it would not be finite."""

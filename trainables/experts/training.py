@@ -151,7 +151,7 @@ class ExpertTrainer:
             rows = index.to(self.device)
             images, labels = self.dataset.normalize(self._pixels[rows]), self._labels[rows]
         else:
-            images = self.dataset.normalized("train", index).to(self.device)
+            images = self.dataset.normalized("train", index, self.device)
             labels = self.dataset.labels("train", index).to(self.device)
         draw = self.augmentation.draw(len(index), self.dataset.image_size, draws)
         return self.augmentation.apply(images, draw), labels
