@@ -142,7 +142,8 @@ def live_bytes(gradient: Callable[[], Any]) -> int:
     """Return the most memory that the tensors of one gradient take at once, in bytes."""
     from benchmarks.live_tensors import LiveTensors
 
-    with LiveTensors() as live:
+    live = LiveTensors()
+    with live:
         gradient()
     return live.peak_bytes
 
