@@ -123,5 +123,5 @@ def cost_of(problem: Problem, networks: int) -> EvaluationCost:
     epoch = (time.perf_counter() - began) / 2
     rows = min(512, len(dataset.split("validation")))
     began = time.perf_counter()
-    predict(problem.network, theta, lambda index: dataset.normalized("validation", index).to(device), rows)
+    predict(problem.network, theta, lambda index: dataset.normalized("validation", index, device), rows)
     return EvaluationCost(epoch, (time.perf_counter() - began) / rows * networks)

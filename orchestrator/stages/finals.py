@@ -26,7 +26,7 @@ from orchestrator.terminal.progress_bar import progress_bar
 from orchestrator.terminal.steps import Steps
 from search_spaces.name_lists import REGIMES, listed
 from trainables.config.protocol import Protocol
-from trainables.data.real_images import real_images
+from trainables.data.real_images import real_rows
 from trainables.seeding import seed_of
 from trainables.workers.final import train_and_test
 
@@ -197,7 +197,7 @@ def _tasks(
     for job in jobs:
         if job.name == RANDOM_REAL:
             draw = seed_of(settings.seed, "random real", job.number)
-            images: Any = ray.put(real_images(inputs.dataset, ipc, draw).numpy())
+            images: Any = real_rows(inputs.dataset, ipc, draw).numpy()
         else:
             images = made.get(job.name)  # the full training set needs none
         if job.protocol != CHALLENGE:

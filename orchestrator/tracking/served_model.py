@@ -14,7 +14,8 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
 from trainables.data.datasets import ImageDataset
-from trainables.networks.convnet import NORM_EPSILON, ConvNet
+from trainables.networks.convnet import ConvNet
+from trainables.networks.layers import NORM_EPSILON
 from trainables.networks.network import Network
 
 __all__ = ["model_tags", "save_model", "standalone"]

@@ -90,7 +90,7 @@ class Materials:
         return validation_accuracy(
             self.network,
             self.dataset,
-            self.dataset.normalized("train", rows).to(self.device),
+            self.dataset.normalized("train", rows, self.device),
             protocol=self.validation_protocol,
             augmentation=self.augmentation,
             seeds=[seed_of(self.seed, "validation", number) for number in range(self.validation_networks)],

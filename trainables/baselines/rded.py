@@ -114,7 +114,7 @@ def condense(
         draws = [generator(seed, "rded", "crops", key) for key in keys[ordered].tolist()]
         best, loss = _best_crops(dataset, observer, ordered, label, draws, crops, dataset.image_size // factor, device)
         images.append(stitch(best[loss.argsort(stable=True)[:needed]], factor))
-    return dataset.normalize(torch.cat(images))
+    return dataset.normalize(torch.cat(images).to(device)).cpu()
 
 
 def _best_crops(
@@ -132,7 +132,7 @@ def _best_crops(
     for chunk in torch.arange(len(rows)).split(max(1, OBSERVED_AT_ONCE // crops)):
         boxes = [draw_crops(crops, dataset.image_size, draws[image]) for image in chunk.tolist()]
         cut = cut_crops(dataset.pixels("train", rows[chunk]).float(), torch.stack(boxes), side)
-        logits = observer(dataset.normalize(_framed(dataset, cut.flatten(0, 1))).to(device))
+        logits = observer(dataset.normalize(_framed(dataset, cut.flatten(0, 1).to(device))))
         # In double precision: if p_y is near 1, −log p_y is 0 in float32, and all crops would tie.
         loss = F.cross_entropy(logits.cpu().double(), torch.full((len(logits),), label), reduction="none")
         if not bool(torch.isfinite(loss).all()):
@@ -181,7 +181,7 @@ def cut_crops(pixels: Tensor, boxes: Tensor, side: int) -> Tensor:
 def _framed(dataset: ImageDataset, patches: Tensor) -> Tensor:
     """Return pixels [m, ch, s, s] in the middle of images [m, ch, H, W] of the dataset's mean colour."""
     side, size = dataset.image_size, patches.shape[-1]
-    mean = torch.tensor(dataset.mean).view(1, -1, 1, 1) * dataset.levels
+    mean = torch.tensor(dataset.mean, device=patches.device).view(1, -1, 1, 1) * dataset.levels
     framed = mean.repeat(len(patches), 1, side, side)
     first = (side - size) // 2
     framed[:, :, first : first + size, first : first + size] = patches

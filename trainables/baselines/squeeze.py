@@ -68,7 +68,7 @@ def squeeze(
         pieces = torch.randperm(len(labels), generator=draws).split(protocol.batch_size)
         drawn = [(rows, augmentation.draw(len(rows), dataset.image_size, draws)) for rows in pieces]
         for rows, (placed_rows, draw) in zip(pieces, moved(drawn, device), strict=True):
-            images = augmentation.apply(dataset.normalized("train", rows).to(device), draw)
+            images = augmentation.apply(dataset.normalized("train", rows, device), draw)
             leaf = theta.detach().requires_grad_()
             logits, _ = forward(shape, leaf, means, variances, images, training=True)
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels[placed_rows]), leaf)

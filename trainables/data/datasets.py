@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,12 +127,13 @@ class ImageDataset:
         labels = self.split(split).labels
         return torch.from_numpy(np.array(labels if rows is None else labels[np.asarray(rows)]))
 
-    def normalized(self, split: str, rows: Rows | None = None) -> Tensor:
-        """Return images normalised, float32 [n, ch, H, W], as a new tensor on the CPU; see `normalize`.
+    def normalized(self, split: str, rows: Rows | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """Return images normalised, float32 [n, ch, H, W], as a new tensor on a device; see `normalize`.
 
+        Their bytes are sent to the device and normalised there: a whitening takes a CPU core 3 ms an image of 64 × 64.
         It takes four times the memory of the stored bytes; if that is too much, keep `pixels` and `normalize` batches.
         """
-        return self.normalize(self.pixels(split, rows))
+        return self.normalize(self.pixels(split, rows).to(device))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Return (pixels / levels − mean) / std, float32 [n, ch, H, W], on the device of the pixels [n, ch, H, W].
@@ -146,17 +147,24 @@ class ImageDataset:
         """Return intensities float32 [n, ch, H, W] in [0, 1] normalised, as `normalize`; they may be overwritten."""
         if self.whitening:
             return self.whitening.apply(images)
-        return images.sub_(self._channel(self.mean, images)).div_(self._channel(self.std, images))
+        return images.sub_(_per_channel(self.mean, images)).div_(_per_channel(self.std, images))
 
     def displayable(self, images: Tensor) -> Tensor:
         """Return normalised images float32 [n, ch, H, W] as intensities, clipped to [0, 1], on their device."""
         if self.whitening:
             return self.whitening.undo(images).clamp(0, 1)
-        return (images * self._channel(self.std, images) + self._channel(self.mean, images)).clamp(0, 1)
+        return (images * _per_channel(self.std, images) + _per_channel(self.mean, images)).clamp(0, 1)
 
-    @staticmethod
-    def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return a value for each channel, [ch, 1, 1], in the dtype and on the device of images."""
+    return _constants(values, like.dtype, like.device)
+
+
+@lru_cache(maxsize=16)
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a value for each channel, [ch, 1, 1]; sent to a device once, because a GPU waits for every such copy."""
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def prepare(

@@ -7,7 +7,7 @@ from trainables.data.datasets import ImageDataset
 from trainables.errors import ConfigError
 from trainables.seeding import generator
 
-__all__ = ["check_ipc", "real_images"]
+__all__ = ["check_ipc", "class_orders", "real_images", "real_rows"]
 
 
 def check_ipc(dataset: ImageDataset, ipc: int) -> None:
@@ -24,14 +24,22 @@ def check_ipc(dataset: ImageDataset, ipc: int) -> None:
             raise ConfigError(f"class {name!r} has {count} training images, fewer than ipc = {ipc}; lower ipc")
 
 
-def real_images(dataset: ImageDataset, ipc: int, seed: int) -> Tensor:
-    """Return `ipc` real training images per class in default order, normalised float32 [ipc·C, ch, H, W].
+def real_images(dataset: ImageDataset, ipc: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the images of `real_rows` on a device, normalised there, float32 [ipc·C, ch, H, W].
 
     Raises:
         ConfigError: A class has fewer than `ipc` images, or `ipc` is below 1.
     """
-    chosen = [order[:ipc] for order in class_orders(dataset, ipc, seed)]
-    return dataset.normalized("train", torch.cat(chosen))
+    return dataset.normalized("train", real_rows(dataset, ipc, seed), device)
+
+
+def real_rows(dataset: ImageDataset, ipc: int, seed: int) -> Tensor:
+    """Return the rows of `ipc` random training images per class in default order, int64 [ipc·C].
+
+    Raises:
+        ConfigError: A class has fewer than `ipc` images, or `ipc` is below 1.
+    """
+    return torch.cat([order[:ipc] for order in class_orders(dataset, ipc, seed)])
 
 
 def class_orders(dataset: ImageDataset, ipc: int, seed: int) -> list[Tensor]:

@@ -29,6 +29,8 @@ def initial_images(
 ) -> Tensor:
     """Return the images a distillation starts from, normalised float32 [ipc·C, ch, H, W] on the CPU, in default order.
 
+    Real images are normalised on `device`.
+
     Args:
         mode: `correct`: real images that experts classify correctly after `epoch` epochs; `real`: any real images;
             `noise`: no images, but standard normal pixels, as MTT's pix_init=noise.
@@ -38,7 +40,7 @@ def initial_images(
         network: The experts' network.
         trajectories: The experts.
         epoch: Epoch of the snapshot that classifies: the horizon, where DATM takes the last of 100 epochs.
-        device: Device of the experts' predictions.
+        device: Device of the normalisation and of the experts' predictions.
 
     Raises:
         ConfigError: There is no such mode, or a class has too few images.
@@ -47,7 +49,7 @@ def initial_images(
         case "correct":
             return _correct_images(dataset, ipc, seed, network, trajectories, epoch, device)
         case "real":
-            return real_images(dataset, ipc, seed)
+            return real_images(dataset, ipc, seed, device).cpu()
         case "noise":
             shape = (ipc * dataset.classes, dataset.channels, dataset.image_size, dataset.image_size)
             return torch.randn(shape, generator=generator(seed, "initialization", "noise"))
@@ -78,7 +80,7 @@ def _correct_images(
             # In pieces, because the first few images are enough for a good expert.
             for piece in order.split(max(16, 2 * ipc)):
                 with torch.no_grad():
-                    logits = network.logits(theta, dataset.normalized("train", piece).to(device))
+                    logits = network.logits(theta, dataset.normalized("train", piece, device))
                 correct = piece[(logits.argmax(dim=1) == label).cpu()].tolist()
                 picked += [image for image in correct if image not in picked]
                 if len(picked) >= ipc:
@@ -87,4 +89,4 @@ def _correct_images(
                 break
         picked += [image for image in order.tolist() if image not in picked][: max(0, ipc - len(picked))]
         chosen += picked[:ipc]
-    return dataset.normalized("train", torch.tensor(chosen))
+    return dataset.normalized("train", torch.tensor(chosen), device).cpu()

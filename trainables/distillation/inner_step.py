@@ -8,9 +8,9 @@ split into micro-batches whose derivatives add up to the chunk's.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,17 @@ from torch.func import grad, grad_and_value, jvp
 from trainables.errors import ConfigError
 from trainables.networks.convnet import ConvNet
 from trainables.networks.elementary import explicit_logits
+from trainables.networks.layers import PLAIN, Layers, second_order_layers
 from trainables.networks.network import Network
 
-__all__ = ["PRECISIONS", "InnerStep", "use_precision"]
+__all__ = ["PRECISIONS", "InnerStep", "KeptStep", "Products", "use_precision"]
 
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 """Dtype in which convolutions and linear layers multiply; None: that of the parameters, which tf32 rounds inside."""
+
+
+Products = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The derivatives of s = ⟨∇_θ loss, λ⟩: ∂s/∂θ [P], ∂s/∂images [B, ch, H, W], ∂s/∂targets [B, C], and s."""
 
 
 def use_precision(precision: str, device: torch.device) -> None:
@@ -82,7 +87,7 @@ class InnerStep:
         self.micro_batch = micro_batch
         self._dtype = PRECISIONS[precision]
         self._gradient: Callable[..., Tensor] = self._eager_gradient
-        self._products: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = self._eager_products
+        self._products: Callable[..., Products] = self._eager_products
         if compiled:
             _ = network.layout, network.sizes  # computed now: the compiler does not follow a cached property's lock
             self._gradient = _Compiled(self._explicit_gradient)
@@ -94,12 +99,17 @@ class InnerStep:
         assert type(self.network) is ConvNet, "refused at construction"
         return self.network
 
-    def loss(self, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of images [B, ch, H, W] with weighted label distributions [B, C]; differentiable in all."""
-        if self._dtype is None:
-            logits = self.network.logits(theta, images)
-        else:
+    def loss(self, theta: Tensor, images: Tensor, targets: Tensor, layers: Layers = PLAIN) -> Tensor:
+        """Return the loss of images [B, ch, H, W] with weighted label distributions [B, C]; differentiable in all.
+
+        `layers` are a ConvNet's, see `second_order_layers`; other networks, and bf16, have one implementation.
+        """
+        if self._dtype is not None:
             logits = explicit_logits(self._convnet, theta, images, self._dtype)
+        elif type(self.network) is ConvNet:
+            logits = self.network.logits(theta, images, layers)
+        else:
+            logits = self.network.logits(theta, images)
         return -(targets * F.log_softmax(logits, dim=1)).sum()
 
     def gradient(self, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
@@ -109,9 +119,27 @@ class InnerStep:
             total += self._gradient(theta, piece, weighted)
         return total
 
+    def kept(self, theta: Tensor, images: Tensor, targets: Tensor, *, curvature: bool = True) -> "KeptStep":
+        """Return the gradient of `gradient` together with its graph, from which the products follow.
+
+        The gradient of a ConvNet is the same bits. Arguments as in `products`.
+
+        Raises:
+            ConfigError: The step is compiled: its second derivatives do not start from the gradient's graph.
+        """
+        if self.compiled:
+            raise ConfigError("a compiled step keeps no graphs; compute its products anew")
+        graphs = [
+            self._graph(theta, piece, weighted, curvature) for piece, weighted, _ in self._pieces(images, targets)
+        ]
+        total = torch.zeros_like(theta)
+        for graph in graphs:
+            total += graph.gradient.detach()
+        return KeptStep(total, graphs)
+
     def products(
         self, theta: Tensor, images: Tensor, targets: Tensor, adjoint: Tensor, *, curvature: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> Products:
         """Return the derivatives of s = ⟨∇_θ loss, λ⟩.
 
         Args:
@@ -120,19 +148,12 @@ class InnerStep:
             targets: [B, C].
             adjoint: λ, [P].
             curvature: Whether to compute ∂s/∂θ, a Hessian-vector product; if not, it is returned as zeros.
-
-        Returns:
-            ∂s/∂θ [P], ∂s/∂images [B, ch, H, W], ∂s/∂targets [B, C], and s.
         """
-        along_theta, value = torch.zeros_like(theta), theta.new_zeros(())
-        along_images, along_targets = [], []
-        for piece, weighted, count in self._pieces(images, targets):
-            u, v, r, s = self._products(theta, piece, weighted, adjoint, curvature)
-            along_theta += u
-            value += s
-            along_images.append(v[:count])
-            along_targets.append(r[:count])
-        return along_theta, torch.cat(along_images), torch.cat(along_targets), value
+        pieces = self._pieces(images, targets)
+        return _joined(
+            adjoint,
+            ((self._products(theta, piece, weighted, adjoint, curvature), count) for piece, weighted, count in pieces),
+        )
 
     def _pieces(self, images: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield micro-batches and their numbers of images, without the padding of weight 0 of a compiled step."""
@@ -152,17 +173,16 @@ class InnerStep:
         leaf = theta.detach().requires_grad_()
         return torch.autograd.grad(self.loss(leaf, images, targets), leaf)[0]
 
+    def _graph(self, theta: Tensor, images: Tensor, targets: Tensor, curvature: bool) -> "_Graph":
+        theta, images, targets = (tensor.detach().requires_grad_() for tensor in (theta, images, targets))
+        loss = self.loss(theta, images, targets, second_order_layers(theta.device, curvature=curvature))
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        return _Graph(theta, images, targets, gradient, curvature)
+
     def _eager_products(
         self, theta: Tensor, images: Tensor, targets: Tensor, adjoint: Tensor, curvature: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        theta, images, targets = (tensor.detach().requires_grad_() for tensor in (theta, images, targets))
-        (gradient,) = torch.autograd.grad(self.loss(theta, images, targets), theta, create_graph=True)
-        value = torch.dot(gradient, adjoint)
-        if curvature:
-            u, v, r = torch.autograd.grad(value, (theta, images, targets))
-        else:
-            u, (v, r) = torch.zeros_like(theta), torch.autograd.grad(value, (images, targets))
-        return u, v, r, value.detach()
+    ) -> Products:
+        return self._graph(theta, images, targets, curvature).products(adjoint)
 
     def _explicit_loss(self, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         logits = explicit_logits(self._convnet, theta, images, self._dtype or theta.dtype)
@@ -174,7 +194,7 @@ class InnerStep:
 
     def _explicit_products(
         self, theta: Tensor, images: Tensor, targets: Tensor, adjoint: Tensor, curvature: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> Products:
         def along(theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
             def at(point: Tensor) -> Tensor:
                 return self._explicit_loss(point, images, targets)
@@ -187,6 +207,52 @@ class InnerStep:
             return u, v, r, value
         (v, r), value = grad_and_value(along, argnums=(1, 2))(theta, images, targets)
         return torch.zeros_like(theta), v, r, value
+
+
+class _Graph(NamedTuple):
+    """The gradient [P] of a micro-batch's loss, differentiable in what it was computed from."""
+
+    theta: Tensor
+    images: Tensor
+    targets: Tensor
+    gradient: Tensor
+    curvature: bool
+
+    def products(self, adjoint: Tensor) -> Products:
+        """Return the micro-batch's products, and free the graph."""
+        value = torch.dot(self.gradient, adjoint)
+        if self.curvature:
+            u, v, r = torch.autograd.grad(value, (self.theta, self.images, self.targets))
+        else:
+            u = torch.zeros_like(self.theta)
+            v, r = torch.autograd.grad(value, (self.images, self.targets))
+        return u, v, r, value.detach()
+
+
+class KeptStep:
+    """A chunk's gradient and the graphs of its micro-batches, from which its products follow without them."""
+
+    def __init__(self, gradient: Tensor, graphs: Sequence[_Graph]) -> None:
+        self.gradient = gradient
+        """∇_θ loss, [P], without a graph."""
+        self._graphs = list(graphs)
+
+    def products(self, adjoint: Tensor) -> Products:
+        """Return what `InnerStep.products` returns for this chunk and λ = `adjoint` [P]; only once: it frees memory."""
+        graphs, self._graphs = self._graphs, []
+        return _joined(adjoint, ((graph.products(adjoint), len(graph.images)) for graph in graphs))
+
+
+def _joined(adjoint: Tensor, pieces: Iterable[tuple[Products, int]]) -> Products:
+    """Return a chunk's products, from those of its micro-batches and their numbers of images without padding."""
+    along_theta, value = torch.zeros_like(adjoint), adjoint.new_zeros(())
+    along_images, along_targets = [], []
+    for (u, v, r, s), count in pieces:
+        along_theta += u
+        value += s
+        along_images.append(v[:count])
+        along_targets.append(r[:count])
+    return along_theta, torch.cat(along_images), torch.cat(along_targets), value
 
 
 class _Compiled:

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.transfer import moved
-from trainables.distillation.inner_step import InnerStep
+from trainables.distillation.inner_step import InnerStep, KeptStep
 from trainables.errors import ConfigError
+from trainables.networks.layers import second_order_layers
 
 __all__ = ["METHODS", "Chunk", "Matcher", "MatchingGradient", "draw_chunks"]
 
@@ -103,24 +104,33 @@ class _Derivatives(NamedTuple):
 class Matcher:
     """Computes the matching loss and its gradient; between calls, it keeps only compiled functions."""
 
-    def __init__(self, step: InnerStep, augmentation: Augmentation, *, method: str = "exact") -> None:
+    def __init__(
+        self, step: InnerStep, augmentation: Augmentation, *, method: str = "exact", kept_steps: int = 0
+    ) -> None:
         """Prepare.
 
         Args:
             step: The derivatives of one inner step.
             augmentation: Applies the draws of the chunks.
             method: A name of `METHODS`.
+            kept_steps: Number of inner steps, the last of the loop, whose graphs are kept from the way forward for the
+                way back. It changes time and memory, not the gradient.
 
         Raises:
-            ConfigError: The method is unknown, or `unrolled` with a compiled step or micro-batches.
+            ConfigError: The method is unknown, or `unrolled` with a compiled step or micro-batches; or graphs are to be
+                kept by `unrolled` or a compiled step.
         """
         if method not in METHODS:
             raise ConfigError(f"gradient is one of {', '.join(METHODS)}, not {method}")
         if method == "unrolled" and (step.compiled or step.micro_batch):
             raise ConfigError("the unrolled gradient keeps whole chunks: it is neither compiled nor in micro-batches")
+        if kept_steps and (step.compiled or method == "unrolled"):
+            which = "a compiled step keeps no graphs" if step.compiled else "the unrolled gradient keeps all graphs"
+            raise ConfigError(f"{which}, and kept_steps is {kept_steps}; make it 0")
         self.step = step
         self.augmentation = augmentation
         self.method = method
+        self.kept_steps = kept_steps
 
     def __call__(
         self,
@@ -145,8 +155,9 @@ class Matcher:
         Returns:
             Loss and gradients; not finite where the inner loop diverged.
 
-        Cost: N gradients and N Hessian-vector products (`truncated`: N gradients of gradients in x alone). Memory for N
-        parameter vectors and the graph of one micro-batch; `unrolled`: for N graphs.
+        Cost: N gradients and N Hessian-vector products (`truncated`: N gradients of gradients in x alone), of 3 and 9
+        forward passes uncompiled; 9 for both where a graph is kept. Memory for N parameter vectors, the kept graphs and
+        the graph of one micro-batch; `unrolled`: for N graphs.
         """
         distributions = self._distributions(images, labels)
         task = _Task(start, target, images, distributions, alpha, chunks)
@@ -175,6 +186,11 @@ class Matcher:
         (last,) = deque(self._path(task), maxlen=1)
         return float((last - target).square().sum() / (start - target).square().sum())
 
+    @property
+    def _curvature(self) -> bool:
+        """Whether the way back needs Hessian-vector products."""
+        return self.method == "exact"
+
     def _distributions(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the label distributions of hard or soft labels, [S, C]."""
         if labels.is_floating_point():
@@ -182,7 +198,8 @@ class Matcher:
         return F.one_hot(labels, self.step.network.classes).to(images.dtype)
 
     def _adjoint(self, task: _Task) -> _Derivatives:
-        path = list(self._path(task))
+        kept: list[KeptStep] = []
+        path = list(self._path(task, kept))
         distance = (task.start - task.target).square().sum()
         difference = path[-1] - task.target
         adjoint = 2 * difference / distance
@@ -191,9 +208,12 @@ class Matcher:
         for theta, chunk in zip(reversed(path[:-1]), reversed(task.chunks), strict=True):
             pixels = task.images[chunk.indices].requires_grad_()
             augmented = self.augmentation.apply(pixels, chunk.draw)
-            u, v, r, value = self.step.products(
-                theta, augmented.detach(), self._targets(task, chunk), adjoint, curvature=self.method == "exact"
-            )
+            if kept:
+                u, v, r, value = kept.pop().products(adjoint)
+            else:
+                u, v, r, value = self.step.products(
+                    theta, augmented.detach(), self._targets(task, chunk), adjoint, curvature=self._curvature
+                )
             (v,) = torch.autograd.grad(augmented, pixels, v) if chunk.draw else (v,)
             along_images[chunk.indices] -= task.alpha * v
             along_distributions[chunk.indices] -= task.alpha / len(chunk.indices) * r
@@ -201,13 +221,20 @@ class Matcher:
             adjoint = adjoint - task.alpha * u
         return _Derivatives(difference.square().sum() / distance, along_images, along_distributions, along_alpha)
 
-    def _path(self, task: _Task) -> Iterator[Tensor]:
-        """Yield θ_0 … θ_N."""
+    def _path(self, task: _Task, kept: list[KeptStep] | None = None) -> Iterator[Tensor]:
+        """Yield θ_0 … θ_N; the last `kept_steps` steps are appended to `kept`, if it is given."""
         theta = task.start
         yield theta
-        for chunk in task.chunks:
+        first_kept = len(task.chunks) - self.kept_steps
+        for number, chunk in enumerate(task.chunks):
             augmented = self.augmentation.apply(task.images[chunk.indices], chunk.draw)
-            theta = theta - task.alpha * self.step.gradient(theta, augmented, self._targets(task, chunk))
+            targets = self._targets(task, chunk)
+            if kept is not None and number >= first_kept:
+                kept.append(self.step.kept(theta, augmented, targets, curvature=self._curvature))
+                gradient = kept[-1].gradient
+            else:
+                gradient = self.step.gradient(theta, augmented, targets)
+            theta = theta - task.alpha * gradient
             yield theta
 
     @staticmethod
@@ -219,10 +246,13 @@ class Matcher:
         theta = task.start.detach().requires_grad_()
         images, distributions = task.images.detach().requires_grad_(), task.distributions.detach().requires_grad_()
         alpha = task.start.new_tensor(task.alpha).requires_grad_()
+        layers = second_order_layers(theta.device, curvature=True)
         for chunk in task.chunks:
             augmented = self.augmentation.apply(images[chunk.indices], chunk.draw)
             targets = distributions[chunk.indices] / len(chunk.indices)
-            (gradient,) = torch.autograd.grad(self.step.loss(theta, augmented, targets), theta, create_graph=True)
+            (gradient,) = torch.autograd.grad(
+                self.step.loss(theta, augmented, targets, layers), theta, create_graph=True
+            )
             theta = theta - alpha * gradient
         loss = (theta - task.target).square().sum() / (task.start - task.target).square().sum()
         return _Derivatives(loss.detach(), *torch.autograd.grad(loss, (images, distributions, alpha)))

@@ -136,7 +136,7 @@ class RealMatching(LearnedImages, ABC):
 
     def _real(self, rows: Tensor) -> Tensor:
         """Return training images [B, ch, H, W] of rows [B], in the images' dtype and on their device."""
-        return self.dataset.normalize(self.dataset.pixels("train", rows).to(self.images.device)).to(self.images.dtype)
+        return self.dataset.normalized("train", rows, self.images.device).to(self.images.dtype)
 
     def _proposal(self, loss: float, gradient: Tensor) -> _Proposal:
         """Return the result of an update down a gradient [S, ch, H, W]: no change if it would not be finite."""

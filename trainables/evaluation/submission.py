@@ -122,14 +122,14 @@ def recognise(images: Tensor, dataset: ImageDataset, device: torch.device) -> Re
     epochs = -(-REFERENCE_STEPS // -(-len(rows) // REFERENCE_BATCH))
     theta = train_network(
         network,
-        lambda index: dataset.normalized("train", rows[index]).to(device),
+        lambda index: dataset.normalized("train", rows[index], device),
         everything[rows].to(device),
         protocol=Protocol(epochs=epochs, drop_after_epochs=epochs, batch_size=REFERENCE_BATCH),
         augmentation=Augmentation(),
         seed=0,
     )
     actual = dataset.labels("validation")
-    real = predict_logits(network, theta, lambda index: dataset.normalized("validation", index).to(device), len(actual))
+    real = predict_logits(network, theta, lambda index: dataset.normalized("validation", index, device), len(actual))
     return Recognition(
         logits=predict_logits(network, theta, lambda index: images[index].to(device), len(images)),
         accuracy=float((real.argmax(dim=1) == actual).double().mean()),

@@ -99,7 +99,7 @@ def trained_teacher(
     def make() -> dict[str, Tensor]:
         theta = train_network(
             network,
-            lambda index: dataset.normalized("train", index).to(device),
+            lambda index: dataset.normalized("train", index, device),
             dataset.labels("train").to(device),
             protocol=protocol,
             augmentation=augmentation,

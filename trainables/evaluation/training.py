@@ -258,7 +258,7 @@ def evaluate_networks(
 def measure_network(network: Network, theta: Tensor, dataset: ImageDataset, split: str) -> Metrics:
     """Return the metrics of a network with parameters float32 [P] on a split of a dataset; runs on theta's device."""
     actual = dataset.labels(split)
-    predicted = predict(network, theta, lambda index: dataset.normalized(split, index).to(theta.device), len(actual))
+    predicted = predict(network, theta, lambda index: dataset.normalized(split, index, theta.device), len(actual))
     return measure(predicted, actual, dataset.classes)
 
 

@@ -172,7 +172,7 @@ class ExpertTrainer:
         if self.resident:
             images = self.dataset.normalize(self._pixels[batch.placed_rows])
         else:
-            images = self.dataset.normalized("train", batch.rows).to(self.device)
+            images = self.dataset.normalized("train", batch.rows, self.device)
         return self.augmentation.apply(images, batch.draw)
 
     @cached_property

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from trainables.errors import ConfigError
 from trainables.networks.depth import check_depth
+from trainables.networks.layers import PLAIN, Layers
 
 __all__ = ["ConvNet"]
-
-NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,21 +96,23 @@ class ConvNet:
             parts.append(torch.empty(shape).uniform_(-bound, bound, generator=generator))
         return torch.cat([part.flatten() for part in parts])
 
-    def logits(self, theta: Tensor, images: Tensor) -> Tensor:
-        """Return logits [B, C] for parameters [P] and normalised images [B, ch, H, W] of the same float dtype."""
+    def logits(self, theta: Tensor, images: Tensor, layers: Layers = PLAIN) -> Tensor:
+        """Return logits [B, C] for parameters [P] and normalised images [B, ch, H, W] of the same float dtype.
+
+        `layers` may be `second_order_layers` if a gradient of the logits is differentiated again.
+        """
         parameters = self.unflatten(theta)
-        return F.linear(self._features(parameters, images), parameters["linear.weight"], parameters["linear.bias"])
+        features = self._features(parameters, images, layers)
+        return F.linear(features, parameters["linear.weight"], parameters["linear.bias"])
 
     def features(self, theta: Tensor, images: Tensor) -> Tensor:
         """Return the linear layer's input, [B, F] with F = width · ⌊H / 2^depth⌋²; arguments as for `logits`."""
-        return self._features(self.unflatten(theta), images)
+        return self._features(self.unflatten(theta), images, PLAIN)
 
-    def _features(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+    def _features(self, parameters: dict[str, Tensor], images: Tensor, layers: Layers) -> Tensor:
         x = images
         for block in range(self.depth):
-            x = F.conv2d(x, parameters[f"conv{block}.weight"], parameters[f"conv{block}.bias"], padding=1)
-            x = F.group_norm(
-                x, self.width, parameters[f"norm{block}.weight"], parameters[f"norm{block}.bias"], NORM_EPSILON
-            )
+            x = layers.convolution(x, parameters[f"conv{block}.weight"], parameters[f"conv{block}.bias"])
+            x = layers.instance_norm(x, parameters[f"norm{block}.weight"], parameters[f"norm{block}.bias"])
             x = F.avg_pool2d(F.relu(x), 2)
         return x.flatten(1)

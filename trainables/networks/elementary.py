@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.networks.convnet import NORM_EPSILON, ConvNet
+from trainables.networks.convnet import ConvNet
+from trainables.networks.layers import NORM_EPSILON
 
 __all__ = ["explicit_logits", "unfolded_convolution", "winograd_convolution"]
 

@@ -138,7 +138,7 @@ def measure_set(work: MeasureWork, source: np.ndarray | RealSubset) -> SetMeasur
     use_precision(work.settings["precision"], device)
     dataset = load(local_path(work.dataset), splits=("train", work.split))
     if isinstance(source, RealSubset):
-        images = real_images(dataset, source.ipc, source.seed).to(device)
+        images = real_images(dataset, source.ipc, source.seed, device)
     else:
         images = torch.tensor(source, device=device)  # a copy: the array may be read-only
     losses = {loss: distillation_loss(work, loss, dataset, images) for loss in work.losses}
@@ -242,7 +242,7 @@ def _trained_and_tested(work: MeasureWork, dataset: ImageDataset, images: Tensor
         )  # fmt: skip
         for theta in thetas:
             logits = predict_logits(
-                work.network, theta, lambda index: dataset.normalized(work.split, index).to(device), len(actual)
+                work.network, theta, lambda index: dataset.normalized(work.split, index, device), len(actual)
             )
             losses.append(float(F.cross_entropy(logits.double(), actual)))
             accuracies.append(measure(logits.argmax(dim=1), actual, dataset.classes).accuracy)

@@ -37,8 +37,8 @@ def train_and_test(
 
     Args:
         file: The prepared dataset.
-        images: The set in default order, float32 array [S, ch, H, W], or the path or URI at which a worker has stored
-            it; None: the whole training split, whose labels are hard.
+        images: The set in default order: float32 array [S, ch, H, W], rows of the training split, int64 array [S], or
+            the path or URI at which a worker has stored it; None: the whole training split, whose labels are hard.
         network: The network to train.
         protocol: Settings of the training.
         augmentation: DSA families of the training.
@@ -55,9 +55,9 @@ def train_and_test(
     images_at: ImagesAt
     if images is None:
         labels: Any = dataset.labels("train").to(device)
-        images_at = lambda index: dataset.normalized("train", index).to(device)  # noqa: E731
+        images_at = lambda index: dataset.normalized("train", index, device)  # noqa: E731
     else:
-        pixels = _pixels(images, dataset).to(device)
+        pixels = _pixels(images, dataset, device)
         hard = default_order_labels(len(pixels) // dataset.classes, dataset.classes).to(device)
         labeller = None if teacher is None else Teacher(network, torch.tensor(teacher, device=device))
         labels, images_at = targets(regime, pixels, hard, labeller), pixels
@@ -65,8 +65,10 @@ def train_and_test(
     return measure_network(network, theta, dataset, "test"), theta.cpu().numpy()
 
 
-def images_of(place: str, dataset: ImageDataset) -> Tensor:
-    """Return a set that a worker has stored as rows or images, normalised float32 [ipc·C, ch, H, W], in default order.
+def images_of(place: str, dataset: ImageDataset, device: str = "cpu") -> Tensor:
+    """Return a set that a worker has stored as rows or images, on a device.
+
+    It is normalised float32 [ipc·C, ch, H, W], in default order.
 
     It is not in `baselines`, so that workers of the finals do not import the code that makes baselines.
 
@@ -76,9 +78,15 @@ def images_of(place: str, dataset: ImageDataset) -> Tensor:
     stored = read_checkpoint(place)
     if stored is None:
         raise FileNotFoundError(place)
-    images: Tensor = stored["images"] if "images" in stored else dataset.normalized("train", stored["rows"])
-    return images
+    if "images" in stored:
+        images: Tensor = stored["images"]
+        return images.to(device)
+    return dataset.normalized("train", stored["rows"], device)
 
 
-def _pixels(images: Any, dataset: ImageDataset) -> Tensor:
-    return images_of(images, dataset) if isinstance(images, str) else torch.tensor(images)
+def _pixels(images: Any, dataset: ImageDataset, device: str) -> Tensor:
+    """Return a set, which `train_and_test` describes, normalised float32 [S, ch, H, W] on a device."""
+    if isinstance(images, str):
+        return images_of(images, dataset, device)
+    given = torch.tensor(images)  # a copy: the array may be read-only
+    return given.to(device) if given.is_floating_point() else dataset.normalized("train", given, device)

@@ -40,7 +40,8 @@ def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
     device = torch.device(work.device)
     free, total = torch.cuda.mem_get_info(device)  # creates the context
     torch.cuda.reset_peak_memory_stats(device)
-    bench = Workbench(replace(work, protocol=Protocol.challenge(1), validation_networks=1, device_share=1.0))
+    alone = replace(work, protocol=Protocol.challenge(1), validation_networks=1, device_share=1.0)
+    bench = Workbench(alone, keeps_graphs=False)  # kept graphs take what is left of a trial's share
     distiller = bench.distiller(own)
     distiller.step()
     bench.validate(distiller.images)

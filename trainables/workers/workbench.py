@@ -17,6 +17,7 @@ from trainables.data.datasets import load
 from trainables.data.labels import default_order_labels
 from trainables.distillation.initialization import initial_images
 from trainables.distillation.inner_step import InnerStep, use_precision
+from trainables.distillation.kept_graphs import kept_graphs_budget, steps_to_keep
 from trainables.distillation.matching import Matcher
 from trainables.distillation.methods import Distillation, Method
 from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
@@ -67,7 +68,7 @@ class TrialWork:
     compiled: bool
     """Whether the inner steps are compiled, if the trial's kind of gradient can be compiled."""
     memory_budget_bytes: float | None
-    """Memory budget of the graph of a trial's inner step; None: the trial's share of the device's free memory."""
+    """Memory budget of the graphs of a trial's inner steps; None: the trial's share of the device's free memory."""
     device_share: float
     """Share of the device that a trial may use, in (0, 1]."""
 
@@ -99,9 +100,15 @@ class _Start(NamedTuple):
 class Workbench:
     """Dataset, experts, initial images and compiled steps, shared by the trials of a process."""
 
-    def __init__(self, work: TrialWork) -> None:
-        """Load the dataset and open the experts."""
+    def __init__(self, work: TrialWork, *, keeps_graphs: bool = True) -> None:
+        """Load the dataset and open the experts.
+
+        Args:
+            work: Settings that all trials share.
+            keeps_graphs: Whether trajectory matching keeps graphs where memory allows; it needs least without.
+        """
         self.work = work
+        self._keeps_graphs = keeps_graphs
         self._device = torch.device(work.device)
         self._dataset = load(local_path(work.dataset))
         self._trajectories = work.store.open(range(work.experts), work.epochs)
@@ -164,17 +171,20 @@ class Workbench:
         return self._match_trajectories(self._start(own))
 
     def limit(self, distiller: Distillation, micro_batch: int | None) -> None:
-        """Set the micro-batch size of a distillation; None: whole chunks."""
+        """Set the micro-batch size of a distillation, None for whole chunks, and let it keep no graphs."""
         if isinstance(distiller, Distiller):
             distiller.matcher = self.matcher(distiller.config, micro_batch)
         else:
             distiller.micro_batch = micro_batch
 
-    def matcher(self, settings: DistillationConfig, micro_batch: int | None) -> Matcher:
-        """Return the matcher that computes the gradients with this micro-batch size; None: whole chunks."""
+    def matcher(self, settings: DistillationConfig, micro_batch: int | None, kept_steps: int = 0) -> Matcher:
+        """Return the matcher that computes the gradients with this micro-batch size; None: whole chunks.
+
+        `kept_steps` inner steps keep their graphs, see `Matcher`.
+        """
         compiled = self.work.compiled and settings.gradient != "unrolled"
         step = self._inner_step(settings.precision, compiled, micro_batch)
-        return Matcher(step, self.work.augmentation, method=settings.gradient)
+        return Matcher(step, self.work.augmentation, method=settings.gradient, kept_steps=kept_steps)
 
     def validate(self, images: torch.Tensor) -> float:
         """Return the mean accuracy on the validation split of fresh networks trained on a synthetic set.
@@ -226,9 +236,20 @@ class Workbench:
         )
 
     def _matcher_for(self, config: DistillationConfig, images: int) -> Matcher:
-        """Return the matcher of a set of so many images, with a micro-batch size that fits into memory."""
-        whole = config.gradient == "unrolled"  # unrolled keeps whole chunks, as the reference codes do
-        return self.matcher(config, None if whole else self._micro_batch(min(config.batch_syn, images)))
+        """Return the matcher of a set of so many images, with micro-batches and kept graphs that fit into memory."""
+        if config.gradient == "unrolled":  # it keeps whole chunks, as the reference codes do
+            return self.matcher(config, None)
+        chunk = min(config.batch_syn, images)
+        micro_batch = self._micro_batch(chunk)
+        return self.matcher(config, micro_batch, self._kept_steps(config, chunk, micro_batch))
+
+    def _kept_steps(self, config: DistillationConfig, chunk: int, micro_batch: int) -> int:
+        """Return how many inner steps of at most `chunk` images keep their graphs."""
+        work = self.work
+        if work.compiled or not self._keeps_graphs:  # a compiled step has no graph to keep
+            return 0
+        budget = work.memory_budget_bytes or kept_graphs_budget(self._device, work.device_share)
+        return steps_to_keep(work.network, config.N, chunk, micro_batch, config.precision, budget_bytes=budget)
 
     def _micro_batch(self, chunk: int) -> int:
         """Return the micro-batch size at which a chunk fits into the memory budget."""

@@ -71,9 +71,12 @@ def matching_gradient(
     augmentation: Augmentation,
     method: str = "exact",
     micro_batch: int | None = None,
+    kept_steps: int = 0,
+    precision: str = "fp32",
     **arguments: Any,
 ) -> MatchingGradient:
-    return Matcher(InnerStep(network, micro_batch=micro_batch), augmentation, method=method)(**arguments)
+    step = InnerStep(network, precision=precision, micro_batch=micro_batch)
+    return Matcher(step, augmentation, method=method, kept_steps=kept_steps)(**arguments)
 
 
 def unrolled(
@@ -232,6 +235,47 @@ class TestTruncated:
         exact, truncated = (matching_gradient(**arguments, method=method) for method in ("exact", "truncated"))
         for name in ("images", "labels", "alpha"):
             assert relative_error(getattr(truncated, name), getattr(exact, name)) <= 1e-12
+
+
+class TestKeptGraphs:
+    """Whether a step's graph is kept or computed again is no matter of the result."""
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        kept_steps=st.integers(1, 9),
+        N=st.integers(1, 7),
+        batch=st.integers(1, 7),
+        micro_batch=st.sampled_from([None, 1, 2, 3]),
+        depth=st.integers(1, 2),
+        families=st.sampled_from([(), tuple(FAMILIES), ("scale", "rotate")]),
+        soft=st.booleans(),
+        method=st.sampled_from(["exact", "truncated"]),
+        precision=st.sampled_from(["fp32", "bf16"]),
+        dtype=st.sampled_from([torch.float32, torch.float64]),
+        seed=st.integers(0, 10**6),
+    )
+    def test_give_the_same_bits(
+        self, kept_steps: int, method: str, micro_batch: int | None, precision: str, **drawn: Any
+    ) -> None:
+        arguments = problem(**drawn)
+        options: dict[str, Any] = {"method": method, "micro_batch": micro_batch, "precision": precision}
+        found = matching_gradient(**arguments, **options, kept_steps=kept_steps)
+        expected = matching_gradient(**arguments, **options)
+        assert (found.loss, found.alpha) == (expected.loss, expected.alpha)
+        assert torch.equal(found.images, expected.images)
+        if expected.labels is not None and found.labels is not None:
+            assert torch.equal(found.labels, expected.labels)
+
+    def test_all_kept_are_the_unrolled_loop(self) -> None:
+        arguments = problem(depth=2, N=6, families=tuple(FAMILIES), soft=True)
+        agrees_with_the_unrolled_loop(arguments, kept_steps=6, micro_batch=2)
+
+    def test_are_not_for_steps_that_have_none_or_have_them_anyway(self) -> None:
+        network = network_of(1)
+        with pytest.raises(ConfigError, match="a compiled step keeps no graphs, and kept_steps is 1; make it 0"):
+            Matcher(InnerStep(network, compiled=True, micro_batch=2), Augmentation(), kept_steps=1)
+        with pytest.raises(ConfigError, match="the unrolled gradient keeps all graphs, and kept_steps is 1; make it 0"):
+            Matcher(InnerStep(network), Augmentation(), method="unrolled", kept_steps=1)
 
 
 class TestAgainstFiniteDifferences:

@@ -58,8 +58,8 @@ def trainer(small_digits: ImageDataset) -> Callable[..., ExpertTrainer]:
 class Doubled(ImageDataset):
     """The same images in float64."""
 
-    def normalized(self, split: str, rows: Any = None) -> Tensor:
-        return super().normalized(split, rows).double()
+    def normalized(self, split: str, rows: Any = None, device: Any = "cpu") -> Tensor:
+        return super().normalized(split, rows, device).double()
 
 
 def doubled(trainer: ExpertTrainer) -> ExpertTrainer:
@@ -320,9 +320,9 @@ class TestEpochs:
 class Recording(ImageDataset):
     """Remembers which rows it was asked for."""
 
-    def normalized(self, split: str, rows: Any = None) -> Tensor:
+    def normalized(self, split: str, rows: Any = None, device: Any = "cpu") -> Tensor:
         vars(self).setdefault("asked", []).append(rows.clone())
-        return super().normalized(split, rows)
+        return super().normalized(split, rows, device)
 
 
 class RecordingAugmentation(Augmentation):

@@ -30,6 +30,7 @@ from trainables.distillation.distribution import DistributionMatching
 from trainables.distillation.gradient import GradientMatching
 from trainables.distillation.initialization import initial_images
 from trainables.distillation.inner_step import InnerStep
+from trainables.distillation.kept_graphs import kept_bytes
 from trainables.distillation.matching import Matcher, MatchingGradient
 from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image
 from trainables.distillation.soft_labels import label_inconsistency, soft_labels
@@ -155,6 +156,29 @@ def test_a_small_memory_budget_changes_the_rounding_alone(
     one, other = (state_of(run)["images"] for run in (plenty, tight))
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_kept_graphs_change_no_bit(trial: Callable[..., DistillationTrial], work: TrialWork) -> None:
+    images = 10.2 * GRAPH_FACTOR * bytes_per_image(work.network)
+    budget = images + 2 * kept_bytes(work.network, 10, 10, "fp32")
+    runs: dict[float | None, DistillationTrial] = {None: trial()}
+    for memory_budget_bytes in (budget, images):
+        object.__setattr__(work, "memory_budget_bytes", memory_budget_bytes)
+        runs[memory_budget_bytes] = trial()
+    object.__setattr__(work, "memory_budget_bytes", None)
+    matchers = [run._distiller.matcher for run in runs.values()]  # type: ignore[union-attr]
+    assert [matcher.kept_steps for matcher in matchers] == [SETTINGS["N"], 2, 0]
+    results = [run.step() for run in runs.values()]
+    for run, result in zip(runs.values(), results, strict=True):
+        assert_same(state_of(run), state_of(runs[None]))
+        assert same_result(result, results[0])
+
+
+def test_what_ran_out_of_memory_keeps_no_graphs(trial: Callable[..., DistillationTrial]) -> None:
+    run = trial()
+    run._bench.limit(run._distiller, 5)
+    matcher = run._distiller.matcher  # type: ignore[union-attr]
+    assert (matcher.kept_steps, matcher.step.micro_batch) == (0, 5)
 
 
 MODES = {

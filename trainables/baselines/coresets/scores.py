@@ -16,7 +16,7 @@ from trainables.data.datasets import ImageDataset
 from trainables.evaluation.training import PREDICTION_BATCH
 from trainables.networks.network import Network
 
-__all__ = ["FIGURES", "Dynamics", "features", "gradient_norms", "image_scores", "training_images"]
+__all__ = ["FIGURES", "Dynamics", "features", "gradient_norms", "image_scores"]
 
 FIGURES = ("true_probability", "el2n", "grand", "confidence", "entropy", "margin", "correct")
 """The figures of `Dynamics`, and the keys of `image_scores`."""
@@ -79,11 +79,6 @@ def image_scores(logits: Tensor, hidden: Tensor, labels: Tensor) -> dict[str, Te
     return {name: value.float() for name, value in scores.items()} | {"correct": logits.argmax(dim=1) == labels}
 
 
-def training_images(dataset: ImageDataset, rows: Tensor, device: torch.device) -> Tensor:
-    """Return normalised training images, float32 [m, ch, H, W], on a device; their stored bytes are sent there."""
-    return dataset.normalize(dataset.pixels("train", rows).to(device))
-
-
 @torch.no_grad()
 def features(network: Network, theta: Tensor, dataset: ImageDataset, rows: Tensor) -> Tensor:
     """Return the last layer's inputs for training images without augmentation.
@@ -98,7 +93,7 @@ def features(network: Network, theta: Tensor, dataset: ImageDataset, rows: Tenso
         h, float32 [m, F]: 4·F bytes per image, so pass one class at a time.
     """
     batches = rows.split(PREDICTION_BATCH)
-    return torch.cat([network.features(theta, training_images(dataset, batch, theta.device)) for batch in batches])
+    return torch.cat([network.features(theta, dataset.normalized("train", batch, theta.device)) for batch in batches])
 
 
 def gradient_norms(network: Network, theta: Tensor, dataset: ImageDataset, rows: Tensor) -> Tensor:
@@ -117,7 +112,7 @@ def gradient_norms(network: Network, theta: Tensor, dataset: ImageDataset, rows:
     labels = dataset.labels("train", rows).to(theta.device)
     norms = torch.func.vmap(norm)
     pieces = zip(rows.split(_GRADIENTS), labels.split(_GRADIENTS), strict=True)
-    return torch.cat([norms(training_images(dataset, piece, theta.device), of).cpu() for piece, of in pieces])
+    return torch.cat([norms(dataset.normalized("train", piece, theta.device), of).cpu() for piece, of in pieces])
 
 
 def _loss(network: Network, theta: Tensor, image: Tensor, label: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.baselines.coresets.scores import FIGURES, Dynamics, image_scores, training_images
+from trainables.baselines.coresets.scores import FIGURES, Dynamics, image_scores
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
@@ -127,7 +127,7 @@ def record(
     steps_an_epoch = math.ceil(len(order) / protocol.batch_size)
     steps = training_steps(
         network,
-        lambda index: training_images(dataset, order[index], device),
+        lambda index: dataset.normalized("train", order[index], device),
         labels,
         protocol=protocol,
         augmentation=augmentation,
@@ -150,6 +150,6 @@ def record(
 
 @torch.no_grad()
 def _scores(network: Network, theta: Tensor, dataset: ImageDataset, rows: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    hidden = network.features(theta, training_images(dataset, rows, theta.device))
+    hidden = network.features(theta, dataset.normalized("train", rows, theta.device))
     last = network.unflatten(theta)
     return image_scores(F.linear(hidden, last["linear.weight"], last["linear.bias"]), hidden, labels)
