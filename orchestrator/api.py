@@ -73,7 +73,7 @@ def run_sweep(
         time_budget_s: Seconds for the search, over all calls. Trials that it cuts off are paused; the same call with a
             larger one continues them and measures anew.
         patience_s: Seconds without progress, while processes are lost, after which the sweep is given up.
-        memory_budget_bytes: Bytes for the graph of a trial's inner step.
+        memory_budget_bytes: Bytes for the graphs of a trial's inner steps.
         tracking_uri: MLflow's server; None: SQLite in the workdir.
         study_uri: Database of Optuna's studies; None: SQLite in the workdir.
         storage_path: Path or URI of checkpoints, which all nodes reach; None: the sweep's folder.

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmarks import evaluator, experts, gradient, headline, soak
+from benchmarks import evaluator, experts, gradient, headline, kept_graphs, soak
 from benchmarks.measure import fresh_process
 from benchmarks.pictures import draw_curve_plainly
 from benchmarks.published import PUBLISHED, settings_of
@@ -81,6 +81,18 @@ def test_the_evaluator_and_the_experts_write_a_list_of_records(tmp_path: Path) -
     costs = records_of(experts.main, tmp_path / "experts.json", {**small, "--at-once": 2, "--turns": 1})
     assert [record["variant"] for record in costs] == ["one at a time", "2 at once", "22 epochs", "100 epochs"]
     assert costs[0]["seconds_ratio"] == 1 and costs[1]["peak_bytes"] > 0 and "cpu" in costs[0]["setting"]
+
+
+@pytest.mark.slow
+def test_kept_graphs_have_a_record_for_each_variant_and_take_memory(tmp_path: Path) -> None:
+    small = {"--steps": 6, "--kept": "0,2,6", "--images": 8, "--width": 8, "--size": 8, "--rounds": 1}
+    records = records_of(kept_graphs.main, tmp_path / "kept.json", small)
+    kept = ["0 graphs kept", "2 graphs kept", "6 graphs kept"]
+    assert [record["variant"] for record in records] == [*kept_graphs.LAYERS, *kept]
+    assert all(record["seconds"] > 0 and record["speed"] > 0 for record in records)
+    none, few, all_of_them = (record["live_bytes"] for record in records[-3:])
+    assert 0 < none < few < all_of_them
+    assert records[0]["speed"] == 1 and records[0]["setting"]["kept"] == [0, 2, 6]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Prepared datasets: the splits, the tensors, the first classes, the cache file."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -150,6 +151,30 @@ class TestTensors:
             np.testing.assert_allclose(images, expected, atol=1e-5)
         assert dataset.labels("train", rows).tolist() == dataset.split("train").labels[rows].tolist()
         assert dataset.labels("train").dtype == torch.int64
+
+    def test_bytes_are_sent_to_the_device_and_normalised_there(
+        self, digits: ImageDataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[torch.Tensor] = []
+        normalize = ImageDataset.normalize
+        monkeypatch.setattr(
+            ImageDataset, "normalize", lambda dataset, pixels: given.append(pixels) or normalize(dataset, pixels)
+        )
+        images = digits.normalized("train", [3, 1, 2], "meta")
+        assert (images.device.type, images.shape) == ("meta", (3, 1, 8, 8))
+        (pixels,) = given
+        assert (pixels.dtype, pixels.device.type) == (torch.uint8, "meta")
+
+    def test_every_caller_in_the_product_names_the_device(self) -> None:
+        """A whitening on a CPU core takes longer than the training step that it feeds."""
+        calls = [
+            (path.name, node.lineno, len(node.args))
+            for path in (ROOT / "trainables").rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "normalized"
+        ]
+        assert len(calls) > 10
+        assert [call for call in calls if call[2] != 3] == []
 
     def test_computed_constants_make_the_train_split_standard(self, digits: ImageDataset) -> None:
         images = digits.normalized("train").double()
