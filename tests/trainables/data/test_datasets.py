@@ -157,9 +157,12 @@ class TestTensors:
     ) -> None:
         given: list[torch.Tensor] = []
         normalize = ImageDataset.normalize
-        monkeypatch.setattr(
-            ImageDataset, "normalize", lambda dataset, pixels: given.append(pixels) or normalize(dataset, pixels)
-        )
+
+        def recorded(dataset: ImageDataset, pixels: torch.Tensor) -> torch.Tensor:
+            given.append(pixels)
+            return normalize(dataset, pixels)
+
+        monkeypatch.setattr(ImageDataset, "normalize", recorded)
         images = digits.normalized("train", [3, 1, 2], "meta")
         assert (images.device.type, images.shape) == ("meta", (3, 1, 8, 8))
         (pixels,) = given
