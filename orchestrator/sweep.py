@@ -79,7 +79,7 @@ _WITH_RESUME = {
     "--memory-budget",
     type=SIZE,
     metavar="4GB",
-    help="Memory for the graph of a trial's inner step; default: the device's free memory. The gradient is the same.",
+    help="Memory for the graph of a trial's inner step; default: the device's memory. The gradient is the same.",
 )
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")
 @click.option(
