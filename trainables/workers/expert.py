@@ -86,7 +86,13 @@ class ExpertActor:
         self._pace = WritingPace()
 
     def at_once(self) -> int:
-        """Return the number of experts that this actor trains side by side."""
+        """Return the number of experts that this actor trains side by side.
+
+        It is one where a GPU is to compute the same bits again: experts in a group round otherwise than alone, and
+        which experts make a group depends on which are missing.
+        """
+        if self._work.arithmetic.deterministic:
+            return 1
         return experts_at_once(self._trainer, self._gpu_share)
 
     def begin(self, experts: Sequence[int], extendable: Collection[int]) -> GroupProgress:

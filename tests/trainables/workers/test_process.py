@@ -10,13 +10,16 @@ import pytest
 import torch
 
 import trainables.workers
+from tests.support.experts import expert_identity
 from trainables.config.arithmetic import IEEE, PRECISIONS, Arithmetic
 from trainables.errors import ConfigError
+from trainables.experts.store import TrajectoryStore
+from trainables.networks.convnet import ConvNet
 from trainables.workers.baselines import BaselineMaker
 from trainables.workers.correlation import RealSubset, measure_set
 from trainables.workers.diagnostics import distances_of_experts, losses_of_trial
 from trainables.workers.distilled_set import distil_set
-from trainables.workers.expert import ExpertActor
+from trainables.workers.expert import ExpertActor, ExpertWork
 from trainables.workers.final import train_and_test
 from trainables.workers.footprint import measure_footprint
 from trainables.workers.process import CUBLAS_WORKSPACE, prepare_process, use_arithmetic
@@ -89,11 +92,26 @@ def test_a_cpu_computes_as_it_does_without_the_keys() -> None:
         prepare_process("cpu", TF32)
 
 
+def test_an_expert_on_a_cpu_has_the_same_bits_whatever_the_key(
+    digits_path: Path, small_network: ConvNet, tmp_path: Path
+) -> None:
+    experts = []
+    for arithmetic in (IEEE, DETERMINISTIC):
+        identity = expert_identity(small_network, ("rotate", "scale"), arithmetic=arithmetic)
+        store = TrajectoryStore(tmp_path, identity)
+        actor = ExpertActor(ExpertWork(dataset=digits_path, store=store, epochs=2, device="cpu"), 0.0)
+        actor.begin([0], ())
+        actor.train_epoch()
+        store.record(actor.train_epoch().finished)
+        experts.append(store.open([0], 2).snapshot(0, 2))
+    assert torch.equal(*experts)
+
+
 def work(arithmetic: Arithmetic) -> Any:
     return SimpleNamespace(device="cuda", arithmetic=arithmetic, dataset=NOWHERE, store=None)
 
 
-UNREAD: Any = (None, None, None)
+TRAIN_AND_TEST: Any = train_and_test  # without a network, a protocol and an augmentation
 ENTRIES: dict[str, Callable[[Arithmetic, Path], object]] = {
     "baselines": lambda arithmetic, _: BaselineMaker(work(arithmetic), 0),
     "correlation": lambda arithmetic, _: measure_set(work(arithmetic), RealSubset(1, 0)),
@@ -101,7 +119,7 @@ ENTRIES: dict[str, Callable[[Arithmetic, Path], object]] = {
     "diagnostics, losses": lambda arithmetic, _: losses_of_trial(work(arithmetic), {}, None, 1, 1, 0),
     "distilled_set": lambda arithmetic, folder: distil_set(work(arithmetic), {}, f"{folder}/none.safetensors"),
     "expert": lambda arithmetic, _: ExpertActor(work(arithmetic), 1.0),
-    "final": lambda arithmetic, _: train_and_test(NOWHERE, None, *UNREAD, seed=0, device="cuda", arithmetic=arithmetic),
+    "final": lambda arithmetic, _: TRAIN_AND_TEST(NOWHERE, None, None, None, None, 0, "cuda", arithmetic),
     "footprint": lambda arithmetic, _: measure_footprint(work(arithmetic), {}),
     "trial": lambda arithmetic, _: object.__new__(DistillationTrial).setup({}, work(arithmetic)),
 }
@@ -115,6 +133,16 @@ def test_every_worker_begins_with_its_sweeps_arithmetic(entry: str, arithmetic: 
     with pytest.raises(Exception):  # noqa: B017 - what fails first depends on the worker
         ENTRIES[entry](arithmetic, tmp_path)
     assert switches() == said(arithmetic)
+
+
+def test_experts_that_are_to_have_the_same_bits_again_are_trained_one_by_one() -> None:
+    actor: Any = object.__new__(ExpertActor)
+    actor._work, actor._gpu_share = work(DETERMINISTIC), 1.0
+    actor._trainer = SimpleNamespace(device=torch.device("cuda"))
+    assert actor.at_once() == 1
+    actor._work = work(IEEE)
+    with pytest.raises(RuntimeError):  # it would be measured, on a GPU that is not there
+        actor.at_once()
 
 
 def test_these_are_all_workers() -> None:
