@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.support.references import relative_error
+from tests.support.small_numerics import of_gradient, on_both
 from trainables.data import affine
 from trainables.data.augmentation import ROTATE_DEGREES, SCALE_RATIO, Augmentation, Draw
+from trainables.distillation.matching import METHODS
 from trainables.seeding import generator
 
 EXTREMES: dict[str, list[Any]] = {
@@ -120,3 +122,18 @@ def test_where_the_order_is_fixed_no_derivative_is_pytorchs(monkeypatch: pytest.
     monkeypatch.setattr(affine, "is_fixed", lambda images: True)
     scaled, resized = derivatives()
     assert "_Sample" in scaled and "Upsample" not in resized
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["scale", "rotate"])
+def test_matching_gradients_are_the_cpus_on_a_gpu_that_is_to_repeat_its_bits(
+    deterministic: None, monkeypatch: pytest.MonkeyPatch, family: str, method: str
+) -> None:
+    """The device is pretended: its kernels are the CPU's, but it samples in fixed order."""
+    taken: list[Tensor] = []
+    spread = affine._spread
+    monkeypatch.setattr(affine, "_spread", lambda values, matrix: taken.append(values) or spread(values, matrix))
+    cpus, gpus = on_both(lambda device: of_gradient(device, method, "fp32", (family,), "hard"))
+    assert taken
+    for one, other in zip(cpus, gpus, strict=True):
+        assert relative_error(other, one) < 1e-4
