@@ -69,17 +69,19 @@ def prepared(job: Job) -> Any:
     """Return a function that computes the job's gradient once, in this process."""
     import torch
 
+    from trainables.config.arithmetic import Arithmetic
     from trainables.data.augmentation import Augmentation
-    from trainables.distillation.inner_step import InnerStep, use_precision
+    from trainables.distillation.inner_step import InnerStep
     from trainables.distillation.matching import Chunk, Matcher
     from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
     from trainables.networks.convnet import ConvNet
     from trainables.seeding import generator
+    from trainables.workers.process import use_arithmetic
 
     torch.set_num_threads(job.threads)
     device, dtype = torch.device(job.device), torch.float64 if job.dtype == "fp64" else torch.float32
     precision = "fp32" if job.dtype == "fp64" else job.dtype
-    use_precision(precision, device)
+    use_arithmetic(job.device, Arithmetic(precision=precision, deterministic=False))
     network = ConvNet(channels=3, image_size=job.size, classes=job.classes, depth=job.depth, width=job.width)
     draws = generator("benchmark", "gradient")
     start = network.initial(draws)
@@ -114,12 +116,12 @@ def run(job: Job) -> tuple[float, int, Any]:
 
 
 def free_on(device: str) -> int:
-    """Return the device's free memory in bytes."""
+    """Return the device's memory in bytes."""
     import torch
 
-    from trainables.distillation.micro_batches import free_bytes
+    from trainables.distillation.micro_batches import device_bytes
 
-    return free_bytes(torch.device(device))
+    return device_bytes(torch.device(device))
 
 
 def reference_of(job: Job, free: float, process: ProcessPoolExecutor) -> tuple[str, Any]:

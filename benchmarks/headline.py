@@ -22,7 +22,7 @@ import torch
 from benchmarks.budget import Clock, plan_of
 from benchmarks.deviations import deviations_of
 from benchmarks.measure import device_fault, surroundings
-from benchmarks.problem import Problem, multiplying
+from benchmarks.problem import Problem
 from benchmarks.published import Setting, setting_of
 from benchmarks.record import draw, new_record, point_line, summary, write, write_images
 from benchmarks.stages import distil, final_test, start_distillation, train_experts, workbench_of
@@ -31,6 +31,7 @@ from trainables.data.augmentation import parse_families
 from trainables.data.datasets import load, prepare
 from trainables.errors import ConfigError, InputError
 from trainables.networks.convnet import ConvNet
+from trainables.workers.process import use_arithmetic
 
 
 def run(arguments: argparse.Namespace, workdir: Path) -> None:
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace, workdir: Path) -> None:
         iterations=arguments.iterations,
         compiled=arguments.compile,
     )
-    device = checked_device(arguments.device, setting.config.precision)
+    device = checked_device(arguments.device)
+    use_arithmetic(arguments.device, setting.arithmetic)
     around = {**surroundings(arguments.device), "threads": torch.get_num_threads()}
     clock, out = Clock(arguments.budget_s), arguments.out
     problem = prepared(arguments, setting, workdir, device)
@@ -83,17 +85,15 @@ def run(arguments: argparse.Namespace, workdir: Path) -> None:
     print(summary(record, out))
 
 
-def checked_device(name: str, precision: str) -> torch.device:
-    """Return a device after checking, before any work, that it exists and has a precision.
+def checked_device(name: str) -> torch.device:
+    """Return a device after checking, before any work, that it exists.
 
     Raises:
-        ConfigError: The device does not exist or does not have the precision.
+        ConfigError: The device does not exist.
     """
     if fault := device_fault(name):
         raise ConfigError(fault)
-    device = torch.device(name)
-    with multiplying(precision, device):
-        return device
+    return torch.device(name)
 
 
 def prepared(arguments: argparse.Namespace, setting: Setting, workdir: Path, device: torch.device) -> Problem:

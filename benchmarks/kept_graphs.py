@@ -84,17 +84,19 @@ def variants(problem: Problem) -> dict[str, Callable[[], Any]]:
     """Return functions that compute the same gradient, by the variant's name."""
     import torch
 
+    from trainables.config.arithmetic import Arithmetic
     from trainables.data.augmentation import Augmentation
-    from trainables.distillation.inner_step import InnerStep, use_precision
+    from trainables.distillation.inner_step import InnerStep
     from trainables.distillation.matching import Chunk, Matcher
     from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
     from trainables.networks.convnet import ConvNet
     from trainables.networks.convolution import twice_differentiable_convolution
     from trainables.networks.layers import PLAIN, Layers, second_order_layers
     from trainables.seeding import generator
+    from trainables.workers.process import use_arithmetic
 
     device = torch.device(problem.device)
-    use_precision(problem.precision, device)
+    use_arithmetic(problem.device, Arithmetic(precision=problem.precision, deterministic=False))
     norm = second_order_layers(device, curvature=False).instance_norm
     chosen = dict(
         zip(

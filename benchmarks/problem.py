@@ -1,7 +1,5 @@
 """The problem of a headline run: dataset, network and setting, shared by its stages."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +10,11 @@ from benchmarks.published import Setting
 from trainables.config.distillation import DistillationConfig
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
-from trainables.distillation.inner_step import use_precision
 from trainables.experts.identity import ExpertIdentity
 from trainables.experts.store import TrajectoryStore
 from trainables.networks.convnet import ConvNet
 
-__all__ = ["Problem", "multiplying"]
+__all__ = ["Problem"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +64,6 @@ class Problem:
             recipe=self.setting.recipe,
             augmentation=self.augmentation,
             seed=self.seed,
+            arithmetic=self.setting.arithmetic,
         )
         return TrajectoryStore(self.stores, identity)
-
-
-@contextmanager
-def multiplying(precision: str, device: torch.device) -> Iterator[None]:
-    """Multiply float32 in a precision while the context is open; restore PyTorch's settings after it.
-
-    Raises:
-        ConfigError: The device does not have the precision.
-    """
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = (cuda.fp32_precision, cudnn.fp32_precision)
-    use_precision(precision, device)
-    try:
-        yield
-    finally:
-        cuda.fp32_precision, cudnn.fp32_precision = before

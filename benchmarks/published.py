@@ -7,6 +7,7 @@ from typing import Any
 import search_spaces
 from search_spaces import SpaceError, Value, presets
 from search_spaces.vocabulary import DEFAULTS, VOCABULARY, key
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 
@@ -19,7 +20,7 @@ Source: docs/method.md, "What the published numbers are".
 """
 
 _FIXED_HERE = {"ipc", "iterations", "compile", "label_mode", "lr_label", "momentum_label"}
-_OF_CONFIGS = {field.name for config in (DistillationConfig, ExpertRecipe) for field in fields(config)}
+_OF_CONFIGS = {field.name for config in (DistillationConfig, ExpertRecipe, Arithmetic) for field in fields(config)}
 CHANGEABLE = tuple(
     name
     for name in VOCABULARY
@@ -41,6 +42,11 @@ class Setting:
     published_iterations: int
     config: DistillationConfig
     recipe: ExpertRecipe
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of the whole run."""
+        return Arithmetic.from_settings(self.values)
 
 
 def setting_of(dataset: str, ipc: int, *, assignments: Sequence[str], iterations: int | None, compiled: str) -> Setting:

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from benchmarks.budget import EXPERT_SHARE, FINAL_SHARE, Clock, Plan
-from benchmarks.problem import Problem, multiplying
+from benchmarks.problem import Problem
 from trainables.config.protocol import Protocol
 from trainables.data.datasets import load
 from trainables.data.labels import default_order_labels
@@ -184,9 +183,7 @@ def workbench_of(problem: Problem, experts: int, validation_epochs: int) -> Work
 
 def start_distillation(problem: Problem, bench: Workbench) -> Distiller:
     """Return the distillation before its first iteration."""
-    torch.cuda.empty_cache()  # micro-batches are sized by the free memory; no effect on a CPU
-    with multiplying(problem.config.precision, problem.device):
-        return bench.trajectory_matching({})
+    return bench.trajectory_matching({})
 
 
 def distil(
@@ -220,8 +217,7 @@ def distil(
         if last:
             return
         began = clock.spent
-        with multiplying(config.precision, problem.device):
-            done = distiller.step()
+        done = distiller.step()
         distilling += clock.spent - began
         if done.finite:
             losses.append(done.loss)

@@ -79,7 +79,7 @@ _WITH_RESUME = {
     "--memory-budget",
     type=SIZE,
     metavar="4GB",
-    help="Memory for the graphs of a trial's inner steps; default: its share of the device's free memory. The gradient "
+    help="Memory for the graphs of a trial's inner steps; default: its share of the device's memory. The gradient "
     "is the same.",
 )
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; default: SQLite in the workdir.")

@@ -10,6 +10,7 @@ from orchestrator.stages.evaluation import CHALLENGE_DEPTH, CHALLENGE_WIDTH
 from search_spaces import SpaceError
 from search_spaces.vocabulary import AUGMENTATIONS, DEFAULTS, DERIVED, VOCABULARY, key
 from tests.support.settings import distillation_config, expert_recipe
+from trainables.config.arithmetic import IEEE, Arithmetic
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 from trainables.config.protocol import Protocol
@@ -20,7 +21,7 @@ from trainables.networks.convnet import ConvNet
 DISTILLATION = distillation_config(
     ipc=2, N=5, M=2, T_minus=0, T=15, T_plus=20, interval=100, lr_pixel=1.0, lr_alpha=1e-5, batch_syn=8
 )
-CONFIGS = (DISTILLATION, expert_recipe())
+CONFIGS = (DISTILLATION, expert_recipe(), IEEE)
 FIELDS = [(config, field) for config in CONFIGS for field in fields(config)]
 WORDS = sorted(
     {
@@ -53,8 +54,10 @@ def test_the_vocabulary_has_every_field_and_alone_has_defaults() -> None:
 
 def test_the_configs_have_every_key_of_distillation_and_experts() -> None:
     """Keys that neither config has are read by name; tests/search_spaces fails for one that nobody reads."""
-    names = [field.name for _, field in FIELDS]
+    names = [field.name for config, field in FIELDS if config is not IEEE]
     assert len(names) == len(set(names))
+    # The format of products is the process's, and bf16 the distillation's network's.
+    assert {field.name for field in fields(Arithmetic)} - set(names) == {"deterministic"}
     experts = {name for name in VOCABULARY if name.startswith(("expert_", "sam_", "gsam_"))}
     assert experts - {"expert_count", "expert_seed"} == {field.name for field in fields(ExpertRecipe)}
     searched = {name for name, entry in VOCABULARY.items() if entry.searchable} - {"T_width", "T_growth"}

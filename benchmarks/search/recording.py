@@ -38,7 +38,7 @@ from search_spaces import Space
 from trainables.evaluation.validation import validation_accuracy
 from trainables.seeding import seed_of
 from trainables.storage.atomic import write_json
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 from trainables.workers.trial import DistillationTrial
 from trainables.workers.workbench import TrialWork, Workbench
@@ -98,7 +98,7 @@ class _Trial(DistillationTrial):
 
 
 def _start_process(work: TrialWork, rungs: int) -> None:
-    use_one_core(work.device)
+    prepare_process(work.device, work.arithmetic)
     _Trial.bench = _Bench(work, rungs)
 
 

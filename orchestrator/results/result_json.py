@@ -20,6 +20,7 @@ __all__ = [
     "Execution",
     "Found",
     "PlannedTrial",
+    "arithmetic_entry",
     "collect_result",
     "dataset_entry",
     "dataset_lines",
@@ -74,6 +75,8 @@ class Execution:
     """None if the sweep ended before the expert stage did."""
     workers: dict[str, float]
     """Number of workers at once, and the GPUs of one worker."""
+    device: str
+    """The workers' device: cpu or cuda."""
     seconds: dict[str, float]
     """Time by stage, s."""
     mlflow: dict[str, str]
@@ -121,12 +124,18 @@ def collect_result(
         **({"regimes": found.regimes} if found.regimes else {}),
         "experts": execution.experts.facts() if execution.experts else None,
         "workers": execution.workers,
+        "arithmetic": arithmetic_entry(settings, execution.device),
         "seconds": execution.seconds,
         "planned_trial": execution.planned_trial and execution.planned_trial._asdict(),
         "mlflow": execution.mlflow,
         "files": FILES | ({part: f"{part}.parquet"} if part else {}) if finished else {"trials": FILES["trials"]},
         **({"under_way": under_way.to_json()} if under_way else {}),
     }
+
+
+def arithmetic_entry(settings: SweepSettings, device: str) -> dict[str, Any]:
+    """Return what result.json says about how every worker computed."""
+    return {"device": device, **asdict(settings.arithmetic)}
 
 
 def dataset_entry(findings: Findings) -> dict[str, Any]:

@@ -120,4 +120,5 @@ def _work(inputs: Inputs, resources: Resources) -> BaselineWork:
         squeeze_epochs=fixed["squeeze_epochs"],
         recover_iterations=fixed["recover_iterations"],
         device=resources.device,
+        arithmetic=settings.arithmetic,
     )

@@ -18,12 +18,13 @@ from rich.console import Console
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
+from orchestrator.planning.compilation import is_compiled_always
 from orchestrator.reporting.comparison import report_comparison
 from orchestrator.reporting.tables import records_table
 from orchestrator.results.comparison import comparison_records
 from orchestrator.results.entries import ComparedSet
 from orchestrator.results.finals import Job, Measured, measured_by_protocol
-from orchestrator.results.result_json import dataset_entry, write_result
+from orchestrator.results.result_json import arithmetic_entry, dataset_entry, write_result
 from orchestrator.results.under_way import UnderWay
 from orchestrator.stages.baselines import Baselines, Made
 from orchestrator.stages.bulletin import Bulletin
@@ -66,7 +67,9 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
     with tracked(settings, mirror) as run:
 
         def write_so_far(status: str, under_way: UnderWay) -> None:
-            write_result(settings, _result(inputs, progress, run, status) | {"under_way": under_way.to_json()})
+            write_result(
+                settings, _result(inputs, progress, run, resources.device, status) | {"under_way": under_way.to_json()}
+            )
 
         bulletin = Bulletin(write_so_far, settings)
         try:
@@ -86,16 +89,16 @@ def _run(settings: SweepSettings, resources: Resources, mirror: Mirror, console:
                     follow=bulletin.count,
                 )  # fmt: skip
                 bulletin.begin("report")
-            return _conclude(inputs, progress, run)
+            return _conclude(inputs, progress, run, resources.device)
         except BaseException as error:
             bulletin.end(status_after(error), error)
             raise
 
 
-def _conclude(inputs: Inputs, progress: Progress, run: SweepRun) -> dict[str, Any]:
+def _conclude(inputs: Inputs, progress: Progress, run: SweepRun, device: str) -> dict[str, Any]:
     """Write the files of a finished comparison, log them, and return the content of result.json."""
     settings = inputs.settings
-    result = {**_result(inputs, progress, run, "finished"), "skip_rates": _skip_rates(settings)}
+    result = {**_result(inputs, progress, run, device, "finished"), "skip_rates": _skip_rates(settings)}
     sets = {compared.name: compared._asdict() for compared in _sets(settings)}
     run.log_finals(_measured(progress), sets)
     report_comparison(settings, result)
@@ -144,7 +147,7 @@ def _distillation(inputs: Inputs, resources: Resources, wanted: ComparedSet, rep
     settings = inputs.settings
     _, own = settings.space.split(settings.space.resolve({"variant": wanted.method, "repeat": repeat}))
     run = _DISTIL_SET.options(**resources.task_options)
-    work, place = inputs.trial_work(resources, compiled=False), _place(settings, wanted, repeat)
+    work, place = inputs.trial_work(resources, compiled=is_compiled_always(settings)), _place(settings, wanted, repeat)
     return Task(
         f"the distillation of {wanted.name}, repeat {repeat}",
         partial(run.remote, work, {**own, "ipc": wanted.ipc}, place),
@@ -172,7 +175,7 @@ def _measured(progress: Progress) -> Measured:
     return measured_by_protocol(progress, sorted(progress.finals))
 
 
-def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> dict[str, Any]:
+def _result(inputs: Inputs, progress: Progress, run: SweepRun, device: str, status: str) -> dict[str, Any]:
     """Return the content of result.json; its records cover what is measured so far."""
     settings, dataset = inputs.settings, inputs.dataset
     return {
@@ -183,6 +186,7 @@ def _result(inputs: Inputs, progress: Progress, run: SweepRun, status: str) -> d
         "seed": settings.seed,
         "dataset": dataset_entry(inputs.findings),
         "records": comparison_records(settings, _measured(progress), len(dataset.split("train")), dataset.classes),
+        "arithmetic": arithmetic_entry(settings, device),
         "seconds": progress.seconds(),
         "mlflow": run.facts(),
     }

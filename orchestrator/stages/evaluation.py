@@ -14,6 +14,7 @@ from orchestrator.results.statistics import summarize
 from orchestrator.stages.inputs import prepare_dataset
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces.set_size import size_text
+from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
@@ -30,6 +31,7 @@ from trainables.evaluation.training import evaluate_networks
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
+from trainables.workers.process import use_arithmetic
 
 __all__ = ["CHALLENGE_DEPTH", "CHALLENGE_WIDTH", "check_origin", "evaluate", "prepare_for_set"]
 
@@ -89,6 +91,7 @@ def evaluate(
     path = prepare_for_set(source, config, datasets, console)
     real = load(path, splits=("train", "validation", "test"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    use_arithmetic(device.type, IEEE)
     checks: dict[str, Any] = {}
     leak = duplicates_of(path).warning
     notes: list[str] = [*source.findings.notes, *([leak] if leak else [])]

@@ -21,6 +21,7 @@ from orchestrator.state.looking import fetch
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces import Comparison
+from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation, parse_families
@@ -37,6 +38,7 @@ from trainables.networks.convnet import ConvNet
 from trainables.networks.network import Network
 from trainables.seeding import seed_of
 from trainables.storage.atomic import is_disk_full, write_folder
+from trainables.workers.process import use_arithmetic
 
 __all__ = ["Request", "check_target", "export_file", "export_sweep"]
 
@@ -80,6 +82,7 @@ class _Judge:
             progress: Called with the epochs that all networks have done.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        use_arithmetic(device.type, IEEE)
         labels = default_order_labels(len(images) // self.dataset.classes, self.dataset.classes).to(device)
         measured = evaluate_networks(
             self.network, self.dataset, "test", images.to(device), labels, protocol=self.protocol,

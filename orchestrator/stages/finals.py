@@ -168,7 +168,8 @@ def network_task(
         made = dict(zip(needs, results, strict=True))
         return _TRAIN_AND_TEST.options(**resources.task_options).remote(
             inputs.file, made[images] if isinstance(images, Made) else images, inputs.network, protocol,
-            inputs.evaluation_augmentation, seed, resources.device, regime, made[teacher] if teacher else None,
+            inputs.evaluation_augmentation, seed, resources.device, inputs.settings.arithmetic, regime,
+            made[teacher] if teacher else None,
         )  # fmt: skip
 
     return Task(f"network {job.number} on {job.name} ({job.protocol})", start, needs)

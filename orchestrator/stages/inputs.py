@@ -30,7 +30,10 @@ from trainables.workers.workbench import TrialWork
 
 __all__ = ["Inputs", "check_same_dataset", "prepare_dataset", "prepare_inputs"]
 
-_RECIPE = ("expert_", "sam_", "gsam_", "net", "horizon_", "augmentation", "zca", "classes", "validation_share")
+_RECIPE = (
+    "expert_", "sam_", "gsam_", "net", "horizon_", "augmentation", "zca", "classes", "validation_share", "precision",
+    "deterministic",
+)  # fmt: skip
 """Prefixes of the names of the settings that determine an expert."""
 
 
@@ -136,7 +139,12 @@ def prepare_inputs(settings: SweepSettings, console: Console) -> Inputs:
         console.print(f"Warning: {leak}", soft_wrap=True)
     augmentation = Augmentation(families=parse_families(fixed["augmentation"], dataset.augmentation))
     identity = ExpertIdentity.of(
-        dataset, network=network, recipe=settings.recipe, augmentation=augmentation, seed=fixed["expert_seed"]
+        dataset,
+        network=network,
+        recipe=settings.recipe,
+        augmentation=augmentation,
+        seed=fixed["expert_seed"],
+        arithmetic=settings.arithmetic,
     )
     return Inputs(
         settings=settings,

@@ -23,7 +23,8 @@ def resources_of(settings: SweepSettings, console: Console) -> Iterator[Resource
     A Ray that runs already in this process is used as it is.
 
     Raises:
-        UserError: No node has or can have room for a worker, or `cpus` is given and Ray runs already.
+        UserError: No node has or can have room for a worker, `cpus` is given and Ray runs already, or the workers'
+            device does not have the precision.
         ClusterError: No node with room for a worker started in time.
     """
     count = None
@@ -35,4 +36,6 @@ def resources_of(settings: SweepSettings, console: Console) -> Iterator[Resource
         console.print(f"Workers at once: {workers}", soft_wrap=True)
         count = workers.count
     with connected(settings.address, settings.gpus_per_trial, settings.concurrent, count) as resources:
+        if settings.arithmetic.tf32 and resources.device == "cpu":
+            raise UserError("precision=tf32 needs a GPU, and the workers run on CPUs; set precision to fp32 or bf16")
         yield resources

@@ -153,6 +153,7 @@ class _Stages:
         return Execution(
             experts=self.experts,
             workers={"count": resources.workers(self.settings.concurrent), "gpus_each": resources.gpus_per_trial},
+            device=resources.device,
             seconds=self.progress.seconds(),
             mlflow={**self.run.facts(), "compare_url": self.run.compare_url()},
             dataset=self.inputs.findings,

@@ -16,6 +16,7 @@ from orchestrator.state.workdir import Workdir
 from search_spaces import Space, names
 from search_spaces.dimensions import Fixed
 from search_spaces.entry import Kind
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 from trainables.config.protocol import Protocol
@@ -54,7 +55,7 @@ class SweepSettings:
     patience_s: float = PATIENCE_S
     """Seconds without progress, while processes are lost, after which a stage is given up; it can be resumed."""
     memory_budget_bytes: float | None = None
-    """Memory that the graph of a trial's inner step may take; None: the trial's share of the device's free memory."""
+    """Memory that the graph of a trial's inner step may take; None: the trial's share of the device's memory."""
     tracking_uri: str | None = None
     study_uri: str | None = None
     """The database of Optuna's studies; None: SQLite in the workdir."""
@@ -136,6 +137,11 @@ class SweepSettings:
             SpaceError: The dataset is unknown.
         """
         return implementation(self.space, Kind.DATASET, self.space.dataset)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of every worker's process."""
+        return Arithmetic.from_settings(self.fixed)
 
     @property
     def recipe(self) -> ExpertRecipe:

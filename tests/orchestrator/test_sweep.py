@@ -26,12 +26,13 @@ class TestWhatASweepLeaves:
         result = first.result
         assert list(result) == [
             "version", "sweep", "space", "status", "seed", "dataset", "trials", "best", "paper", "movement", "finals",
-            "comparisons", "experts", "workers", "seconds", "mlflow", "files",
+            "comparisons", "experts", "workers", "arithmetic", "seconds", "planned_trial", "mlflow", "files",
         ]  # fmt: skip
         assert result["version"] == 1 and result["sweep"] == "first" and result["space"] == "digits"
         assert result["status"] == "finished" and result["seed"] == 0
         assert sum(result["trials"].values()) == 4 and result["trials"]["failed"] == 0
         assert set(result["finals"]) == {"winner", "paper_setting", "random_real", "full_data"}
+        assert result["arithmetic"] == {"device": "cpu", "precision": "fp32", "deterministic": False}
         assert set(result["experts"]) == {"count", "trained", "reused", "epochs", "bytes"}
         assert set(result["seconds"]) == {"experts", "search", "finals", "total"}
         assert set(result["mlflow"]) == {"tracking_uri", "experiment_id", "parent_run_id", "compare_url"}

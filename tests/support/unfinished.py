@@ -16,6 +16,7 @@ from tests.support.builders import sweep_settings, trial_record
 EXECUTION = Execution(
     experts=None,
     workers={"count": 2, "gpus_each": 0.0},
+    device="cpu",
     seconds={"search": 7.0, "total": 7.0},
     mlflow={
         "tracking_uri": "sqlite:////runs/mlflow.db", "experiment_id": "3", "parent_run_id": "8f", "compare_url": "…",

@@ -19,6 +19,7 @@ from torch.optim.adam import adam
 
 from trainables.baselines.materials import Materials
 from trainables.baselines.rded import SMALLEST_CROP, draw_crops
+from trainables.data.affine import resize
 from trainables.data.datasets import ImageDataset
 from trainables.errors import ConfigError
 from trainables.networks.batch_norm import BatchNormConvNet
@@ -144,8 +145,7 @@ def _view(images: Tensor, families: tuple[str, ...], recovery: Recovery, draws: 
     side = images.shape[-1]
     if "crop" in families and recovery.smallest_crop < 1:
         ((top, left, size),) = draw_crops(1, side, draws, recovery.smallest_crop).tolist()
-        window = images[:, :, top : top + size, left : left + size]
-        images = F.interpolate(window, (side, side), mode="bilinear", antialias=True)
+        images = resize(images[:, :, top : top + size, left : left + size], side)
     if "flip" in families and float(torch.rand((), generator=draws)) < 0.5:
         images = images.flip(3)
     return images

@@ -5,6 +5,7 @@ The fields have the names that search spaces use, so that `from_settings` can se
 
 from dataclasses import dataclass
 
+from trainables.config.arithmetic import PRECISIONS
 from trainables.config.checks import (
     FromSettings,
     require,
@@ -92,9 +93,9 @@ class DistillationConfig(FromSettings):
     """How the gradient of the matching loss is computed: exact, truncated (TESLA's, without Hessian products) or
     unrolled (the reference codes')."""
     precision: str
-    """Precision of the network's multiplications: fp32, tf32 or bf16."""
+    """Number format of the network's products: fp32, tf32 or bf16; the first two are every stage's."""
     compile: str
-    """Whether the inner step is compiled: on, off, or auto, which compiles it where it pays."""
+    """Whether the inner step is compiled: on, off, or auto, which compiles it where it pays, and always in bf16."""
     iterations: int
     """Iterations of the whole distillation."""
 
@@ -115,7 +116,7 @@ class DistillationConfig(FromSettings):
             "label_mode": ("hard", "soft"),
             "initialization": ("correct", "real", "noise"),
             "gradient": ("exact", "truncated", "unrolled"),
-            "precision": ("fp32", "tf32", "bf16"),
+            "precision": PRECISIONS,
             "compile": ("auto", "on", "off"),
             "alpha_update": ("linear", "log"),
         }.items():
@@ -139,8 +140,24 @@ class DistillationConfig(FromSettings):
             self.gradient != "unrolled" or self.compile != "on",
             "compile must be auto or off where gradient is unrolled, not on: the unrolled loop is not compiled",
         )
+        if self.precision == "bf16":
+            self._require_compiled()
         self._require_of_method()
         _ = self.matching_range
+
+    def _require_compiled(self) -> None:
+        """Refuse bf16 where the step is not compiled: written out, it moves twice the bytes of the library's fp32."""
+        slow = "uncompiled, bf16 moves twice the bytes of fp32"
+        require(
+            self.compile != "off",
+            f"compile must be auto or on where precision is bf16, not off: {slow}; set compile to auto or precision to "
+            "fp32",
+        )
+        for name, value, step in (("gradient", "unrolled", "the unrolled loop"), ("method", "gradient", "its step")):
+            require(
+                getattr(self, name) != value,
+                f"precision must be fp32 or tf32 where {name} is {value}, not bf16: {step} is not compiled, and {slow}",
+            )
 
     def _require_of_method(self) -> None:
         """Refuse settings that the method cannot follow."""

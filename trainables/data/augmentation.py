@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.data import catalog
+from trainables.data.affine import sample_affine
 from trainables.errors import ConfigError
 
 __all__ = ["FAMILIES", "Augmentation", "Draw", "parse_families"]
@@ -180,10 +181,8 @@ def _apply_rotate(images: Tensor, values: dict[str, Tensor], align_corners: bool
 
 
 def _apply_affine(images: Tensor, matrix: list[list[Tensor]], align_corners: bool) -> Tensor:
-    zero = torch.zeros_like(matrix[0][0])
-    theta = torch.stack([torch.stack([*row, zero], dim=1) for row in matrix], dim=1)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=align_corners)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+    theta = torch.stack([torch.stack(row, dim=1) for row in matrix], dim=1)
+    return sample_affine(images, theta, align_corners=align_corners)
 
 
 _DrawFunction = Callable[[int, int, torch.Generator], dict[str, Tensor]]

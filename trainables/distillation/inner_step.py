@@ -24,7 +24,7 @@ from trainables.networks.elementary import explicit_logits
 from trainables.networks.layers import PLAIN, Layers, second_order_layers
 from trainables.networks.network import Network
 
-__all__ = ["PRECISIONS", "InnerStep", "KeptStep", "Products", "use_precision"]
+__all__ = ["PRECISIONS", "InnerStep", "KeptStep", "Products"]
 
 PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 """Dtype in which convolutions and linear layers multiply; None: that of the parameters, which tf32 rounds inside."""
@@ -32,20 +32,6 @@ PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 
 Products = tuple[Tensor, Tensor, Tensor, Tensor]
 """The derivatives of s = ⟨∇_θ loss, λ⟩: ∂s/∂θ [P], ∂s/∂images [B, ch, H, W], ∂s/∂targets [B, C], and s."""
-
-
-def use_precision(precision: str, device: torch.device) -> None:
-    """Set how this process multiplies float32 on a GPU; PyTorch's own default is TF32 in convolutions.
-
-    Raises:
-        ConfigError: TF32 is asked for on a CPU, which has none.
-    """
-    if precision == "tf32" and device.type != "cuda":
-        raise ConfigError(f"precision tf32 needs a GPU, and this is a {device.type}; use fp32 or bf16")
-    if device.type == "cuda":
-        mode = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = mode
-        torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
 
 
 class InnerStep:
@@ -64,7 +50,7 @@ class InnerStep:
 
         Args:
             network: The network.
-            precision: A name of `PRECISIONS`; see `use_precision` for what is the process's.
+            precision: A name of `PRECISIONS`; what tf32 changes is the process's, see `use_arithmetic`.
             compiled: Whether to compile.
             micro_batch: Largest number of images at a time; None: a whole chunk.
 

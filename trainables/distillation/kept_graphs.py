@@ -1,7 +1,7 @@
 """How many inner steps keep their graphs for the way back: as many as fit into memory.
 
-The matching gradient of a ConvNet is the same bits whatever is kept, so this may depend on the memory that happens to
-be free. A kept graph saves its step the three forward passes of the gradient, of twelve.
+The matching gradient of a ConvNet is the same bits whatever is kept, so this may depend on the memory that a CPU's
+process happens to be granted. A kept graph saves its step the three forward passes of the gradient, of twelve.
 """
 
 import math

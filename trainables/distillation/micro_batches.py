@@ -8,7 +8,7 @@ from trainables.errors import ConfigError
 from trainables.machine import Machine
 from trainables.networks.network import Network
 
-__all__ = ["bytes_per_image", "free_bytes", "micro_batch_for", "spare_bytes"]
+__all__ = ["bytes_per_image", "device_bytes", "micro_batch_for", "spare_bytes"]
 
 GRAPH_FACTOR = 36
 """Peak memory of one more image in a Hessian-vector product, as a multiple of the bytes of its convolutions' outputs.
@@ -16,7 +16,7 @@ On a CPU, it was measured as 24 uncompiled and 34 compiled (Winograd's tiles), b
 CPU_BYTES = 18 * 2**20
 """Bytes of convolution outputs per micro-batch that were fastest on a CPU: they fit into its last-level cache."""
 SPARE = 0.8
-"""Share of the free memory that is used if no budget is given."""
+"""Share of the device's memory that is used if no budget is given."""
 
 
 def bytes_per_image(network: Network) -> int:
@@ -24,16 +24,20 @@ def bytes_per_image(network: Network) -> int:
     return 4 * network.outputs
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device in bytes; on a CPU that which this process was granted."""
+def device_bytes(device: torch.device) -> int:
+    """Return the memory of a device in bytes: all of a GPU's, and on a CPU that which this process was granted.
+
+    What is free on a GPU would not do: it leaves out the memory that this process keeps for reuse and what a neighbour
+    took that began earlier. The rounding of a trial would depend on both, and differ after it was resumed.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[1]
     return Machine().memory().amount
 
 
 def spare_bytes(device: torch.device, share: float = 1.0) -> float:
     """Return the memory budget in bytes of a share of the device, if the user gives none."""
-    return share * SPARE * free_bytes(device)
+    return share * SPARE * device_bytes(device)
 
 
 def micro_batch_for(network: Network, chunk: int, *, device: torch.device, budget_bytes: float) -> int:

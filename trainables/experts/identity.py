@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
 
+from trainables.config.arithmetic import IEEE, Arithmetic
 from trainables.config.experts import ExpertRecipe
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
@@ -30,10 +31,19 @@ class ExpertIdentity:
     augmentation: Augmentation
     seed: int
     """Seed of all experts."""
+    arithmetic: Arithmetic = IEEE
+    """The arithmetic of the training."""
 
     @classmethod
     def of(
-        cls, dataset: ImageDataset, *, network: Network, recipe: ExpertRecipe, augmentation: Augmentation, seed: int
+        cls,
+        dataset: ImageDataset,
+        *,
+        network: Network,
+        recipe: ExpertRecipe,
+        augmentation: Augmentation,
+        seed: int,
+        arithmetic: Arithmetic = IEEE,
     ) -> Self:
         """Return the identity of the experts that are trained on a dataset."""
         return cls(
@@ -44,10 +54,12 @@ class ExpertIdentity:
             recipe=recipe,
             augmentation=augmentation,
             seed=seed,
+            arithmetic=arithmetic,
         )
 
     def record(self) -> dict[str, Any]:
         """Return the identity as in a manifest; the address is its hash, so its keys and values must never change."""
+        label = self.arithmetic.label
         normalisation = {} if self.zca_epsilon is None else {"zca": self.zca_epsilon}
         return {
             "dataset": {"name": self.dataset, "digest": self.dataset_digest, **normalisation},
@@ -55,6 +67,7 @@ class ExpertIdentity:
             "recipe": asdict(self.recipe),
             "augmentation": asdict(self.augmentation),
             "seed": self.seed,
+            **({"arithmetic": label} if label else {}),
         }
 
     @cached_property

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainables.baselines.coresets import select
 from trainables.baselines.materials import Materials
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import load
@@ -24,7 +25,7 @@ from trainables.implementation import Implementation
 from trainables.networks.network import Network
 from trainables.storage.checkpoints import read_checkpoint, write_checkpoint
 from trainables.storage.shared_file import SharedFile, local_path
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 
 __all__ = ["BaselineMaker", "BaselineWork"]
 
@@ -56,6 +57,8 @@ class BaselineWork:
     """Updates of each image in SRe2L's recovery."""
     device: str
     """cpu or cuda."""
+    arithmetic: Arithmetic
+    """The arithmetic of all trainings; what they store is kept apart from that of another arithmetic."""
 
 
 class BaselineMaker:
@@ -68,14 +71,14 @@ class BaselineMaker:
             work: Settings that all baselines share.
             seed: Seed of scoring runs, ties and random choices; sets of different seeds are independent.
         """
-        use_one_core(work.device)
+        prepare_process(work.device, work.arithmetic)
         self._coresets = {coreset.name: coreset for coreset in work.coresets}
         self._others = {baseline.name: baseline for baseline in work.others}
         self._materials = Materials(
             dataset=load(local_path(work.dataset)),
             network=work.network,
             augmentation=work.augmentation,
-            folder=work.kept,
+            folder=work.kept / work.arithmetic.label,
             full_data_protocol=work.full_data_protocol,
             validation_protocol=work.validation_protocol,
             validation_networks=work.validation_networks,

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.distillation import DistillationConfig
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
@@ -27,7 +28,7 @@ from trainables.data.real_images import real_images
 from trainables.distillation.diagnostics import matching_losses
 from trainables.distillation.distribution import DistributionMatching
 from trainables.distillation.gradient import GradientMatching
-from trainables.distillation.inner_step import InnerStep, use_precision
+from trainables.distillation.inner_step import InnerStep
 from trainables.distillation.matching import Matcher
 from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
 from trainables.distillation.trajectory import Distiller
@@ -38,7 +39,7 @@ from trainables.experts.store import TrajectoryStore
 from trainables.networks.network import Network
 from trainables.seeding import seed_of
 from trainables.storage.shared_file import SharedFile, local_path
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 
 __all__ = ["LOSSES", "MeasureWork", "RealSubset", "SetMeasures", "distillation_loss", "loss_config", "measure_set"]
 
@@ -108,6 +109,11 @@ class MeasureWork:
     """Share of the device that the measurement of one set may use, in (0, 1]."""
 
     @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of losses and trainings."""
+        return self.store.identity.arithmetic
+
+    @property
     def network(self) -> Network:
         """The network of experts, losses and trainings."""
         return self.store.network
@@ -133,9 +139,8 @@ def measure_set(work: MeasureWork, source: np.ndarray | RealSubset) -> SetMeasur
     method for each other loss, and `networks` trainings. Memory for the set and the graph of a micro-batch; real images
     are read one batch at a time.
     """
-    use_one_core(work.device)
+    prepare_process(work.device, work.arithmetic)
     device = torch.device(work.device)
-    use_precision(work.settings["precision"], device)
     dataset = load(local_path(work.dataset), splits=("train", work.split))
     if isinstance(source, RealSubset):
         images = real_images(dataset, source.ipc, source.seed, device)
@@ -156,7 +161,7 @@ def loss_config(settings: Mapping[str, Any], loss: str, ipc: int) -> Distillatio
     if loss not in LOSSES:
         raise ConfigError(f"a loss is one of {', '.join(LOSSES)}, not {loss}")
     own = {
-        "method": loss, "ipc": ipc, "label_mode": "hard", "lr_label": 0.0, "gradient": "exact", "compile": "off",
+        "method": loss, "ipc": ipc, "label_mode": "hard", "lr_label": 0.0, "gradient": "exact", "compile": "auto",
         "outer_loop": 1 if loss == "gradient" else 0, "inner_loop": 0,
     }  # fmt: skip
     return DistillationConfig.from_settings({**settings, **own})

@@ -12,7 +12,7 @@ from trainables.distillation.diagnostics import matching_losses, parameter_dista
 from trainables.distillation.starting_alpha import AlphaCurve
 from trainables.experts.store import Trajectories
 from trainables.storage.checkpoints import read_checkpoint
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 from trainables.workers.workbench import TrialWork, Workbench
 
 __all__ = ["SetLosses", "distances_of_experts", "losses_of_trial"]
@@ -36,7 +36,7 @@ def distances_of_experts(work: TrialWork, experts: int) -> tuple[list[list[float
     Raises:
         ExpertFileError: An expert is missing, short or corrupt.
     """
-    use_one_core(work.device)
+    prepare_process(work.device, work.arithmetic)
     steps, totals = parameter_distances(_first_experts(work, experts), work.epochs)
     return steps.tolist(), totals.tolist()
 
@@ -61,7 +61,7 @@ def losses_of_trial(
         CheckpointError: The file is not a checkpoint.
         ExpertFileError: An expert is missing, short or corrupt.
     """
-    use_one_core(work.device)
+    prepare_process(work.device, work.arithmetic)
     state = read_checkpoint(checkpoint) if checkpoint else None
     if checkpoint and state is None:  # the settings of a trial without a checkpoint may be invalid
         return None

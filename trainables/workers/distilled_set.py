@@ -7,7 +7,7 @@ from trainables.distillation.learned_images import FIRST_UPDATES
 from trainables.errors import ConfigError
 from trainables.storage.checkpoints import read_checkpoint, write_checkpoint
 from trainables.storage.writing_pace import WritingPace
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 from trainables.workers.workbench import TrialWork, Workbench
 
 __all__ = ["distil_set"]
@@ -29,7 +29,7 @@ def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
     """
     if read_checkpoint(place) is not None:
         return place
-    use_one_core(work.device)
+    prepare_process(work.device, work.arithmetic)
     distiller, unfinished, pace = Workbench(work).distiller(own), f"{place}-under-way", WritingPace()
     config, state = distiller.config, read_checkpoint(unfinished)
     if state is not None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from trainables.config.arithmetic import Arithmetic
 from trainables.data.datasets import load
 from trainables.experts.store import ExpertFile, TrajectoryStore
 from trainables.experts.training import DivergedExpert, ExpertState, ExpertTrainer, experts_at_once, fits_gpu
 from trainables.storage.shared_file import SharedFile, local_path
 from trainables.storage.writing_pace import WritingPace
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 
 __all__ = ["ExpertActor", "ExpertWork", "GroupProgress"]
 
@@ -31,6 +32,11 @@ class ExpertWork:
     """Horizon: epochs of every expert."""
     device: str
     """cpu or cuda."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of the training."""
+        return self.store.identity.arithmetic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +66,9 @@ class ExpertActor:
             work: The task.
             gpu_share: Share of a GPU that the actor has, in (0, 1]; 0 on a CPU.
         """
+        prepare_process(work.device, work.arithmetic)
         device = torch.device(work.device)
         dataset = load(local_path(work.dataset))
-        use_one_core(work.device)
         if device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(gpu_share)
         self._work, self._gpu_share = work, gpu_share
@@ -80,7 +86,13 @@ class ExpertActor:
         self._pace = WritingPace()
 
     def at_once(self) -> int:
-        """Return the number of experts that this actor trains side by side."""
+        """Return the number of experts that this actor trains side by side.
+
+        It is one where a GPU is to compute the same bits again: experts in a group round otherwise than alone, and
+        which experts make a group depends on which are missing.
+        """
+        if self._work.arithmetic.deterministic:
+            return 1
         return experts_at_once(self._trainer, self._gpu_share)
 
     def begin(self, experts: Sequence[int], extendable: Collection[int]) -> GroupProgress:

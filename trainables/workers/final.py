@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset, load
@@ -17,7 +18,7 @@ from trainables.evaluation.training import ImagesAt, measure_network, train_netw
 from trainables.networks.network import Network
 from trainables.storage.checkpoints import read_checkpoint
 from trainables.storage.shared_file import SharedFile, local_path
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 
 __all__ = ["images_of", "train_and_test"]
 
@@ -30,6 +31,7 @@ def train_and_test(
     augmentation: Augmentation,
     seed: int,
     device: str,
+    arithmetic: Arithmetic,
     regime: str = "hard",
     teacher: Any = None,
 ) -> tuple[Metrics, np.ndarray]:
@@ -44,13 +46,14 @@ def train_and_test(
         augmentation: DSA families of the training.
         seed: Seed of initial parameters, batches and augmentation.
         device: cpu or cuda.
+        arithmetic: The arithmetic of training and test.
         regime: Label regime: the source of the labels.
         teacher: Parameters float32 [P] of the network that labels; None in the hard regime.
 
     Returns:
         The test metrics, and the network's parameters, float32 [P].
     """
-    use_one_core(device)
+    prepare_process(device, arithmetic)
     dataset = load(local_path(file), splits=("train", "test"))
     images_at: ImagesAt
     if images is None:

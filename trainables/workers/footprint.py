@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from trainables.config.protocol import Protocol
+from trainables.workers.process import prepare_process
 from trainables.workers.workbench import TrialWork, Workbench
 
 __all__ = ["Footprint", "measure_footprint"]
@@ -37,6 +38,7 @@ def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
         ConfigError: The settings are invalid.
         torch.cuda.OutOfMemoryError: The trial needs more memory than the GPU has.
     """
+    prepare_process(work.device, work.arithmetic)
     device = torch.device(work.device)
     free, total = torch.cuda.mem_get_info(device)  # creates the context
     torch.cuda.reset_peak_memory_stats(device)

@@ -24,7 +24,7 @@ from trainables.errors import ConfigError
 from trainables.storage.atomic import is_disk_full
 from trainables.storage.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
 from trainables.storage.writing_pace import WritingPace
-from trainables.workers.process import use_one_core
+from trainables.workers.process import prepare_process
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 from trainables.workers.workbench import TrialWork, Workbench
 
@@ -63,7 +63,7 @@ class DistillationTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], work: TrialWork) -> None:  # type: ignore[override]
         """Load the data that all trials share, then begin this trial."""
-        use_one_core(work.device)
+        prepare_process(work.device, work.arithmetic)
         self._bench = Workbench(work)
         self._begin(config)
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.distillation import AUTO, DistillationConfig
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import load
 from trainables.data.labels import default_order_labels
 from trainables.distillation.initialization import initial_images
-from trainables.distillation.inner_step import InnerStep, use_precision
+from trainables.distillation.inner_step import InnerStep
 from trainables.distillation.kept_graphs import kept_graphs_budget, steps_to_keep
 from trainables.distillation.matching import Matcher
 from trainables.distillation.methods import Distillation, Method
@@ -68,7 +69,7 @@ class TrialWork:
     compiled: bool
     """Whether the inner steps are compiled, if the trial's kind of gradient can be compiled."""
     memory_budget_bytes: float | None
-    """Memory budget of the graphs of a trial's inner steps; None: the trial's share of the device's free memory."""
+    """Memory budget of the graphs of a trial's inner steps; None: the trial's share of the device's memory."""
     device_share: float
     """Share of the device that a trial may use, in (0, 1]."""
 
@@ -76,6 +77,11 @@ class TrialWork:
     def settings_digest(self) -> str:
         """SHA-256 of the shared settings; a trial does not resume from a checkpoint with another digest."""
         return hashlib.sha256(json.dumps(dict(self.settings), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The arithmetic of distillations and validations."""
+        return self.store.identity.arithmetic
 
     @property
     def network(self) -> Network:
@@ -219,9 +225,8 @@ class Workbench:
         return _Start(config, seed, self._initial_images(config.initialization, config.ipc, seed))
 
     def _config(self, own: Mapping[str, Any]) -> tuple[DistillationConfig, int]:
-        """Return a trial's checked settings and its seed, and set the precision of the process."""
+        """Return a trial's checked settings and its seed."""
         config = DistillationConfig.from_settings({**self.work.settings, **own})
-        use_precision(config.precision, self._device)
         return config, repeat_seed(self.work.seed, own.get("repeat", 0))  # a search's trials have no repeat
 
     def _match_trajectories(self, start: _Start) -> Distiller:

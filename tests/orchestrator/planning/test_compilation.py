@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.resources import Resources
-from orchestrator.errors import UserError
-from orchestrator.planning.compilation import decide_compilation
+from orchestrator.planning.compilation import decide_compilation, is_compiled_always
 from search_spaces import load
 from tests.support.builders import sweep_settings
+from trainables.errors import ConfigError
 
 
 def decide(space: str = "digits", *, cpus: int = 2, gpus: int = 0, **overrides: Any) -> tuple[bool, str]:
@@ -40,8 +40,14 @@ def test_a_gpu_compiles_only_where_it_is_told_to() -> None:
     assert decide("ti_ranges", gpus=1, compile="on")[0]
 
 
-def test_what_the_device_or_the_gradient_cannot_do_is_refused() -> None:
-    with pytest.raises(UserError, match="precision=tf32 needs a GPU"):
-        decide(precision="tf32")
-    with pytest.raises(UserError, match="precision=tf32 needs a GPU"):
-        decide("ti_ranges", precision="tf32")
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_bf16_is_compiled_however_little_work_there_is(gpus: int) -> None:
+    pays, why = decide(gpus=gpus, precision="bf16")
+    assert pays and why == "Compilation on: uncompiled, bf16 moves twice the bytes of fp32"
+    assert is_compiled_always(sweep_settings(space=load("digits").override({"precision": "bf16"})))
+    assert not is_compiled_always(sweep_settings())
+
+
+def test_bf16_is_refused_where_it_is_not_to_be_compiled() -> None:
+    with pytest.raises(ConfigError, match="compile must be auto or on where precision is bf16, not off"):
+        decide(precision="bf16", compile="off")

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.support.settings import distillation_config, expert_recipe
+from trainables.config.arithmetic import IEEE, PRECISIONS, Arithmetic
 from trainables.config.distillation import DistillationConfig
 from trainables.config.experts import ExpertRecipe
 from trainables.config.protocol import Protocol
-from trainables.distillation.inner_step import PRECISIONS
+from trainables.distillation import inner_step
 from trainables.distillation.matching import METHODS
 from trainables.errors import ConfigError
 
@@ -99,6 +100,15 @@ class TestRulesBetweenFields:
             ({"label_mode": "soft", "initialization": "noise"}, "initialization must be correct or real .* not noise"),
             ({"alpha_floor": 0.02}, "alpha_init must be at least alpha_floor, not 0.01 with a floor of 0.02; lower"),
             ({"gradient": "unrolled", "compile": "on"}, "compile must be auto or off where gradient is unrolled, not"),
+            ({"precision": "bf16", "compile": "off"}, "compile must be auto or on .* bf16, not off: .* set compile to"),
+            (
+                {"precision": "bf16", "gradient": "unrolled"},
+                "precision must be fp32 or tf32 where gradient is unrolled",
+            ),
+            (
+                {"precision": "bf16", "method": "gradient"},
+                "precision must be fp32 or tf32 where method is gradient, not",
+            ),
         ],
     )
     def test_are_said_in_one_line(self, changed: dict[str, Any], message: str) -> None:
@@ -111,14 +121,29 @@ class TestRulesBetweenFields:
         distillation(initialization="noise")
         distillation(gradient="unrolled")
         distillation(gradient="truncated", compile="on")
+        distillation(precision="bf16", gradient="truncated")
+        distillation(precision="bf16", compile="on")
 
 
 def test_the_names_are_those_of_the_modules_that_act_on_them() -> None:
-    for field, names in (("gradient", METHODS), ("precision", PRECISIONS)):
+    for field, names in (("gradient", METHODS), ("precision", tuple(inner_step.PRECISIONS))):
         for name in names:
             distillation(**{field: name})
         with pytest.raises(ConfigError, match=rf"^{field} is one of {', '.join(names)}, not other$"):
             distillation(**{field: "other"})
+
+
+def test_arithmetic_is_labelled_where_it_changes_what_is_trained() -> None:
+    labels = {
+        (precision, deterministic): Arithmetic(precision=precision, deterministic=deterministic).label
+        for precision in PRECISIONS
+        for deterministic in (False, True)
+    }
+    assert labels["fp32", False] == labels["bf16", False] == IEEE.label == ""
+    assert labels["fp32", True] == labels["bf16", True] == "deterministic"
+    assert (labels["tf32", False], labels["tf32", True]) == ("tf32", "tf32-deterministic")
+    with pytest.raises(ConfigError, match="deterministic must be True or False, not 1"):
+        Arithmetic(precision="fp32", deterministic=1)  # type: ignore[arg-type]
 
 
 def test_a_range_without_a_start_is_refused() -> None:

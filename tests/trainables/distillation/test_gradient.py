@@ -207,13 +207,6 @@ class TestGradient:
         assert other == pytest.approx(loss, rel=1e-12)
         assert relative_error(split, gradient) < 1e-10
 
-    def test_in_bf16_it_is_about_the_same(
-        self, make: Callable[..., GradientMatching], small_digits: ImageDataset
-    ) -> None:
-        images = real_images(small_digits, 2, 0)
-        (loss, _), (rounded, _) = (make(images, precision=each).loss_and_gradient() for each in ("fp32", "bf16"))
-        assert rounded == pytest.approx(loss, rel=0.2) and rounded != loss
-
 
 class TestNetwork:
     def test_is_trained_between_updates_and_drawn_anew_after_the_last(

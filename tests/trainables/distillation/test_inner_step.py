@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.references import relative_error
-from trainables.distillation.inner_step import InnerStep, use_precision
+from trainables.distillation.inner_step import InnerStep
 from trainables.errors import ConfigError
 from trainables.networks.convnet import ConvNet
 from trainables.networks.elementary import explicit_logits, unfolded_convolution, winograd_convolution
@@ -111,5 +111,3 @@ class TestDerivatives:
             InnerStep(network, precision="fp8")
         with pytest.raises(ConfigError, match="needs a micro-batch size"):
             InnerStep(network, compiled=True)
-        with pytest.raises(ConfigError, match="tf32 needs a GPU"):
-            use_precision("tf32", torch.device("cpu"))

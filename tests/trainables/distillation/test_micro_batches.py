@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image, free_bytes, micro_batch_for
+from trainables.distillation.micro_batches import (
+    GRAPH_FACTOR,
+    SPARE,
+    bytes_per_image,
+    device_bytes,
+    micro_batch_for,
+    spare_bytes,
+)
 from trainables.errors import ConfigError
 from trainables.networks.convnet import ConvNet
 
@@ -40,5 +47,16 @@ def test_not_even_one_image() -> None:
         micro_batch_for(NETWORK, 10, device=CPU, budget_bytes=2**20)
 
 
-def test_free_memory_is_that_of_the_machine() -> None:
-    assert 2**20 < free_bytes(CPU) < 2**50
+def test_the_memory_of_a_cpu_is_the_machines() -> None:
+    assert 2**20 < device_bytes(CPU) < 2**50
+
+
+def test_a_gpus_memory_is_all_of_it_whatever_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed trial finds its own cache, or a neighbour that had not begun before, and takes the same size."""
+    gpu, image = torch.device("cuda"), GRAPH_FACTOR * bytes_per_image(NETWORK)
+    sizes = set()
+    for free in (0, 3 * image, 100 * image):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 100 * image))
+        assert spare_bytes(gpu) == SPARE * 100 * image and spare_bytes(gpu, 0.25) == 0.25 * SPARE * 100 * image
+        sizes.add(micro_batch_for(NETWORK, 1000, device=gpu, budget_bytes=spare_bytes(gpu, 0.5)))
+    assert sizes == {40}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.experts import expert_identity
+from trainables.config.arithmetic import Arithmetic
 from trainables.config.experts import ExpertRecipe
 from trainables.data import datasets
 from trainables.data.augmentation import Augmentation
@@ -49,6 +50,8 @@ def other(value: Any) -> Any:
     match value:
         case bool():
             return not value
+        case "fp32":
+            return "tf32"
         case "gsam":
             return "sgd"
         case str():
@@ -70,16 +73,21 @@ def changed(value: Any) -> list[Any]:
     variants = []
     for field in fields(value):
         part = getattr(value, field.name)
-        parts = changed(part) if isinstance(part, ConvNet | ExpertRecipe | Augmentation) else [other(part)]
+        parts = changed(part) if isinstance(part, ConvNet | ExpertRecipe | Augmentation | Arithmetic) else [other(part)]
         variants += [replace(value, **{field.name: one}) for one in parts]
     return variants
 
 
 def test_every_field_changes_the_address() -> None:
     variants = [IDENTITY, *changed(replace(IDENTITY, network=replace(NETWORK, image_size=16)))]
-    leaves = sum(len(fields(kind)) for kind in (ExpertIdentity, ConvNet, ExpertRecipe, Augmentation)) - 3
+    leaves = sum(len(fields(kind)) for kind in (ExpertIdentity, ConvNet, ExpertRecipe, Augmentation, Arithmetic)) - 4
     assert len(variants) == leaves + 1
     assert len({variant.address for variant in variants}) == len(variants)
+
+
+def test_ieee_float32_leaves_the_address_as_it_was() -> None:
+    assert "arithmetic" not in IDENTITY.record()
+    assert replace(IDENTITY, arithmetic=Arithmetic(precision="bf16", deterministic=False)).address == IDENTITY.address
 
 
 @pytest.mark.parametrize("zca", [False, True])

@@ -10,6 +10,7 @@ import torch
 from search_spaces.entry import Kind
 from search_spaces.registry import names
 from tests.support.implementations import own
+from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
@@ -27,7 +28,7 @@ def work(digits_path: Path, small_network: ConvNet, tmp_path_factory: pytest.Tem
         augmentation=Augmentation(families=("crop",), align_corners=False),
         kept=tmp_path_factory.mktemp("kept"), full_data_protocol=Protocol.challenge(4),
         validation_protocol=Protocol.challenge(5), validation_networks=1, squeeze_epochs=2,
-        recover_iterations=5, device="cpu",
+        recover_iterations=5, device="cpu", arithmetic=IEEE,
     )  # fmt: skip
 
 

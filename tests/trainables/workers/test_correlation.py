@@ -240,11 +240,12 @@ class TestRefused:
         with pytest.raises(ConfigError, match="a loss is one of trajectory, distribution, gradient, not tesla"):
             loss_config(vars(TRIAL), "tesla", 1)
 
-    def test_features_that_are_not_rounded(self) -> None:
+    def test_features_that_are_not_rounded_and_steps_that_are_not_compiled(self) -> None:
         bf16 = {**vars(TRIAL), "precision": "bf16"}
-        assert loss_config(bf16, "gradient", 3).ipc == 3
-        with pytest.raises(ConfigError, match="precision must be fp32 or tf32 where method is distribution"):
-            loss_config(bf16, "distribution", 3)
+        assert loss_config(bf16, "trajectory", 3).precision == "bf16"
+        for loss in ("gradient", "distribution"):
+            with pytest.raises(ConfigError, match=f"precision must be fp32 or tf32 where method is {loss}, not bf16"):
+                loss_config(bf16, loss, 3)
 
     def test_more_images_than_a_class_has(self, work: MeasureWork) -> None:
         with pytest.raises(ConfigError, match="fewer than ipc = 1000; lower ipc"):

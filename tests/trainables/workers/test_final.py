@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset
@@ -24,7 +25,7 @@ def test_images_rows_and_a_stored_set_give_the_same_network(
     write_checkpoint(places[1], {"rows": rows})
     protocol = Protocol(epochs=3, drop_after_epochs=2, learning_rate=0.05)
     found = [
-        train_and_test(digits_path, described, small_network, protocol, Augmentation(), 5, "cpu")
+        train_and_test(digits_path, described, small_network, protocol, Augmentation(), 5, "cpu", IEEE)
         for described in (images.numpy(), rows.numpy(), *places)
     ]
     metrics, theta = found[0]
