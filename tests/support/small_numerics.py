@@ -120,6 +120,8 @@ def of_distillation(device: torch.device, method: str, **settings: Any) -> list[
     for each in (first, twin):
         each.step()  # type: ignore[attr-defined]
     ends = [each.state_dict() for each in (first, twin)]
+    for name, value in (item for end in ends for item in end.items() if isinstance(item[1], Tensor)):
+        assert value.device.type == device.type, f"{name} lies on {value.device}, and the distillation on {device}"
     tensors = [value for end in ends for value in end.values() if isinstance(value, Tensor)]
     numbers = [[float(value) for value in end.values() if not isinstance(value, Tensor)] for end in ends]
     return [*tensors, torch.tensor(numbers), first.result_images]
