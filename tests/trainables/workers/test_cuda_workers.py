@@ -18,6 +18,7 @@ from tests.support.implementations import own
 from tests.support.pretended_cuda import pretended_cuda
 from tests.support.settings import distillation_config, expert_recipe
 from trainables.baselines.coresets import grand
+from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.data import datasets
 from trainables.data.augmentation import FAMILIES
@@ -249,7 +250,7 @@ def test_finals(regime: str, same: Callable[..., None]) -> None:
     def run(files: Files) -> list[Any]:
         metrics, theta = train_and_test(
             files.dataset, SET, NETWORK, Protocol.regime(regime, epochs=2), files.store.identity.augmentation, 0,
-            files.device, regime, teacher,
+            files.device, IEEE, regime, teacher,
         )  # fmt: skip
         return [metrics.confusion, theta]
 
@@ -260,7 +261,7 @@ def test_finals_on_all_training_images(same: Callable[..., None]) -> None:
     def run(files: Files) -> list[Any]:
         augmentation = files.store.identity.augmentation
         metrics, theta = train_and_test(
-            files.dataset, None, NETWORK, Protocol.challenge(1), augmentation, 0, files.device
+            files.dataset, None, NETWORK, Protocol.challenge(1), augmentation, 0, files.device, IEEE
         )
         return [metrics.confusion, theta]
 
@@ -287,7 +288,7 @@ def makers(cpu: Files, cuda: Files) -> dict[str, BaselineMaker]:
             dataset=files.dataset, coresets=own(Kind.CORESET), others=own(Kind.BASELINE), network=NETWORK,
             augmentation=files.store.identity.augmentation, kept=files.root / "kept",
             full_data_protocol=Protocol.challenge(2), validation_protocol=Protocol.challenge(1), validation_networks=1,
-            squeeze_epochs=1, recover_iterations=3, device=files.device,
+            squeeze_epochs=1, recover_iterations=3, device=files.device, arithmetic=IEEE,
         )  # fmt: skip
         return BaselineMaker(work, 0)
 
