@@ -9,50 +9,42 @@ The CPU core was measured. No GPU was: the rates are those of NVIDIA's data shee
 from dataclasses import dataclass
 
 from orchestrator.errors import UserError
-from orchestrator.planning.work import NetworkCost, Work
+from orchestrator.planning.work import MATCHING_PASSES, TRAINING_PASSES, NetworkCost, Work
 
 __all__ = [
-    "COMPILATION_SAVES",
-    "CPU_CORE",
-    "GPUS",
-    "SHARE_REACHED",
-    "CpuCore",
-    "Gpu",
-    "Multiplying",
-    "Times",
-    "gpu_name",
-]
+    "COMPILATION_SAVES", "COMPILED", "COMPILED_BF16", "CPU_CORE", "GPUS", "MATCHING", "MATCHING_KEPT", "SHARE_REACHED",
+    "TRAINING", "CpuCore", "Gpu", "Multiplying", "StepCost", "gpu_name",
+]  # fmt: skip
 
-TRAINING_TRAFFIC = 17
-"""Bytes that a step of training reads and writes, as a multiple of the bytes that its convolutions put out."""
-MATCHING_TRAFFIC, COMPILED_TRAFFIC, COMPILED_BF16_TRAFFIC = 120, 77, 65
-"""The same for an inner step with its derivatives: uncompiled, and compiled in float32 and in bf16."""
-TRAINING_CALLS, MATCHING_CALLS, COMPILED_CALLS = 40, 165, 63
-"""Calls of a step for every block of the network: its kernels, and what Python does around them."""
-COMPILATION_SAVES = 0.45
-"""Share of an uncompiled inner step's time that compiling saves on a CPU: benchmarks/RESULTS.md."""
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """What a kind of step costs, counted from its kernels."""
+
+    passes: int
+    """Its arithmetic, in forward passes."""
+    traffic: int
+    """Bytes that it reads and writes, as a multiple of the bytes that its convolutions put out."""
+    calls: int
+    """Calls for every block of the network: its kernels, and what Python does around them."""
+
+
+TRAINING = StepCost(passes=TRAINING_PASSES, traffic=17, calls=40)
+MATCHING = StepCost(passes=MATCHING_PASSES, traffic=98, calls=165)
+"""An inner step with its derivatives, not compiled, whose gradient is computed twice."""
+MATCHING_KEPT = StepCost(passes=MATCHING_PASSES - TRAINING_PASSES, traffic=83, calls=140)
+"""The same where memory suffices to keep the gradient's graph."""
+COMPILED = StepCost(passes=MATCHING_PASSES, traffic=77, calls=63)
+COMPILED_BF16 = StepCost(passes=MATCHING_PASSES, traffic=65, calls=63)
+"""The same compiled in bf16: what is added up stays float32."""
+COMPILATION_SAVES = 0.3
+"""Share of the time of an inner step with kept graphs that compiling saves on a CPU: benchmarks/RESULTS.md."""
 SHARE_REACHED = (0.85, 0.6)
 """Share of the data sheet's rates for the low and the high estimate of a GPU's time: assumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multiplying:
-    """How inner steps multiply."""
-
-    precision: str = "fp32"
-    """fp32, tf32 or bf16."""
-    compiled: bool = False
-
-    @property
-    def traffic(self) -> int:
-        """Traffic of an inner step with its derivatives, in its convolutions' outputs."""
-        if not self.compiled:
-            return MATCHING_TRAFFIC
-        return COMPILED_BF16_TRAFFIC if self.precision == "bf16" else COMPILED_TRAFFIC
-
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
+class _Times:
     """Seconds of some work, by what they are spent on."""
 
     arithmetic_s: float
@@ -69,27 +61,40 @@ class CpuCore:
     call_s: float
 
     def seconds(self, work: Work, network: NetworkCost, *, compiled: bool = False) -> float:
-        """Return the seconds of some work, in float32.
+        """Return the seconds of some work in float32, whose inner steps keep their graphs.
 
         Args:
             work: The work.
             network: The network of its steps.
             compiled: Whether inner steps are compiled.
         """
-        trained = _times(self, Work(trained=work.trained, training_steps=work.training_steps, whitened=work.whitened),
-                         network, Multiplying(), self.operations_per_s)  # fmt: skip
-        matched = _times(self, Work(matched=work.matched, matching_steps=work.matching_steps),
-                         network, Multiplying(), self.operations_per_s)  # fmt: skip
+        training, matching = _parts(work)
+        times = _times(self, training, TRAINING, network, self.operations_per_s)
+        matched = _times(self, matching, MATCHING_KEPT, network, self.operations_per_s)
         share = 1 - COMPILATION_SAVES if compiled else 1.0
-        return sum(
-            part * (times.arithmetic_s + times.memory_s + times.calls_s)
-            for part, times in ((1.0, trained), (share, matched))
-        )
+        return _added(times) + share * _added(matched)
 
 
 CPU_CORE = CpuCore(operations_per_s=1.2e11, bytes_per_s=8e9, call_s=1.35e-5)
 """One of two x86 cores: fitted to steps of nine networks, 8 to 64 pixels a side and 16 to 128 wide, all of which it
 meets within a third; benchmarks/RESULTS.md, "What a plan assumes"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiplying:
+    """How a GPU multiplies in a sweep."""
+
+    precision: str = "fp32"
+    """tf32: in all steps. bf16: in inner steps, and all others are in fp32."""
+    compiled: bool = False
+    """Whether inner steps are compiled."""
+
+    @property
+    def step(self) -> StepCost:
+        """An inner step with its derivatives; that a large memory keeps graphs is left out."""
+        if not self.compiled:
+            return MATCHING
+        return COMPILED_BF16 if self.precision == "bf16" else COMPILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,6 @@ class Gpu:
     bf16: float | None
     bytes_per_s: float
     memory_bytes: float
-
     call_s: float = 8e-6
     """Seconds until the processor has called a kernel: assumed."""
 
@@ -111,37 +115,43 @@ class Gpu:
         """Return whether it multiplies in a precision: fp32, tf32 or bf16."""
         return self._rate(precision) is not None
 
-    def times(self, work: Work, network: NetworkCost, how: Multiplying) -> Times:
-        """Return the seconds of some work at the data sheet's rates.
+    def seconds(self, work: Work, network: NetworkCost, how: Multiplying) -> tuple[float, float]:
+        """Return a low and a high estimate; calls run ahead of the GPU, so only the longer of both counts.
 
         Args:
             work: The work.
             network: The network of its steps.
-            how: How inner steps multiply; all other steps are in float32.
+            how: How the GPU multiplies.
 
         Raises:
             ValueError: The GPU does not have the precision: see `has`.
         """
-        rate = self._rate(how.precision)
-        if rate is None:
-            raise ValueError(f"this GPU has no {how.precision}")
-        return _times(self, work, network, how, rate)
-
-    def _rate(self, precision: str) -> float | None:
-        return {"fp32": self.fp32, "tf32": self.tf32, "bf16": self.bf16}[precision]
-
-    def seconds(self, work: Work, network: NetworkCost, how: Multiplying) -> tuple[float, float]:
-        """Return a low and a high estimate; calls run ahead of the GPU, so only the longer of both counts."""
-        times = self.times(work, network, how)
+        times = self._times(work, network, how)
         low, high = (max(times.arithmetic_s + times.memory_s, times.calls_s) / share for share in SHARE_REACHED)
         return low, high
 
     def binding(self, work: Work, network: NetworkCost, how: Multiplying) -> str:
-        """Return what takes most of the time: arithmetic, memory or calls."""
-        times = self.times(work, network, how)
+        """Return what takes most of the time: arithmetic, memory or calls; arguments as for `seconds`."""
+        times = self._times(work, network, how)
         if times.calls_s > times.arithmetic_s + times.memory_s:
             return "calls"
         return "arithmetic" if times.arithmetic_s > times.memory_s else "memory"
+
+    def _rate(self, precision: str) -> float | None:
+        return {"fp32": self.fp32, "tf32": self.tf32, "bf16": self.bf16}[precision]
+
+    def _times(self, work: Work, network: NetworkCost, how: Multiplying) -> _Times:
+        rate = self._rate(how.precision)
+        if rate is None:
+            raise ValueError(f"this GPU has no {how.precision}")
+        training, matching = _parts(work)
+        around = _times(self, training, TRAINING, network, self.fp32 if how.precision == "bf16" else rate)
+        inner = _times(self, matching, how.step, network, rate)
+        return _Times(
+            arithmetic_s=around.arithmetic_s + inner.arithmetic_s,
+            memory_s=around.memory_s + inner.memory_s,
+            calls_s=around.calls_s + inner.calls_s,
+        )
 
 
 GPUS = {
@@ -173,15 +183,21 @@ def gpu_name(text: str) -> str:
     return names[letters(text)]
 
 
-def _times(device: CpuCore | Gpu, work: Work, network: NetworkCost, how: Multiplying, matching_rate: float) -> Times:
-    """Return the seconds of work on a device, whose inner steps multiply at a rate of their own."""
-    rate = device.operations_per_s if isinstance(device, CpuCore) else device.fp32
-    training = Work(trained=work.trained, whitened=work.whitened).operations(network)
-    matching = Work(matched=work.matched).operations(network)
-    calls = COMPILED_CALLS if how.compiled else MATCHING_CALLS
-    return Times(
-        arithmetic_s=training / rate + matching / matching_rate,
-        memory_s=4 * network.outputs * (TRAINING_TRAFFIC * work.trained + how.traffic * work.matched)
-        / device.bytes_per_s,
-        calls_s=network.depth * device.call_s * (TRAINING_CALLS * work.training_steps + calls * work.matching_steps),
-    )  # fmt: skip
+def _parts(work: Work) -> tuple[Work, Work]:
+    """Return the training and the matching of some work."""
+    matching = Work(matched=work.matched, matching_steps=work.matching_steps)
+    return work + matching * -1, matching
+
+
+def _times(device: CpuCore | Gpu, work: Work, step: StepCost, network: NetworkCost, rate: float) -> _Times:
+    """Return the seconds of work of one kind, at a rate of operations a second."""
+    images, steps = work.trained + work.matched, work.training_steps + work.matching_steps
+    return _Times(
+        arithmetic_s=(step.passes * images * network.forward + work.whitening(network)) / rate,
+        memory_s=4 * network.outputs * step.traffic * images / device.bytes_per_s,
+        calls_s=network.depth * step.calls * steps * device.call_s,
+    )
+
+
+def _added(times: _Times) -> float:
+    return times.arithmetic_s + times.memory_s + times.calls_s

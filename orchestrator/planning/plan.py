@@ -80,6 +80,7 @@ def make_plan(settings: SweepSettings) -> Plan:
         ConfigError: The network is too deep for the images.
     """
     fixed, work = settings.fixed, count_work(settings)
+    precision = settings.arithmetic.precision
     whole, network = settings.facts, work.network
     data = whole.first(fixed["classes"])
     first = settings.space.resolve(settings.space.points()[0])
@@ -104,5 +105,5 @@ def make_plan(settings: SweepSettings) -> Plan:
         worker_bytes=PROCESS_BYTES + int(max(trial_bytes + graph, training)),
         chunk=chunk,
         work=work,
-        on_gpu=Multiplying(precision=fixed["precision"], compiled=fixed["compile"] == "on"),
+        on_gpu=Multiplying(precision=precision, compiled=precision == "bf16" or fixed["compile"] == "on"),
     )

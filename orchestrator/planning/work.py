@@ -13,7 +13,7 @@ from orchestrator.state.settings import SweepSettings
 from search_spaces import Comparison
 from search_spaces.name_lists import REGIMES, listed
 
-__all__ = ["BATCH", "NetworkCost", "SweepWork", "Work", "count_work"]
+__all__ = ["BATCH", "MATCHING_PASSES", "TRAINING_PASSES", "NetworkCost", "SweepWork", "Work", "count_work"]
 
 TRAINING_PASSES = 3
 """Forward passes that a step of training takes as long as: forward, and backward through images and weights."""
@@ -98,7 +98,11 @@ class Work:
     def operations(self, network: NetworkCost) -> float:
         """Return the floating-point operations of this work."""
         steps = TRAINING_PASSES * self.trained + MATCHING_PASSES * self.matched
-        return steps * network.forward + self.whitened * 2 * network.pixels**2
+        return steps * network.forward + self.whitening(network)
+
+    def whitening(self, network: NetworkCost) -> float:
+        """Return the operations of the whitening alone."""
+        return self.whitened * 2 * network.pixels**2
 
 
 @dataclass(frozen=True, kw_only=True)
