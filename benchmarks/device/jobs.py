@@ -95,7 +95,6 @@ def parts_of(sizes: Sizes, device: str, data: Path | None, out: Path, around: Ar
                     name=f"{problem.images} images",
                     run=sharing,
                     arguments=(problem, sizes.processes, sizes.share_seconds, device, around),
-                    fresh=True,
                 )
                 for problem in sizes.shared
             ),
