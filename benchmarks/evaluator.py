@@ -9,7 +9,7 @@ load of the machine affects both. Peak memory is measured in a fresh process for
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +18,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, write_records
-from trainables.config.protocol import Protocol
-from trainables.data.augmentation import FAMILIES, Augmentation
-from trainables.evaluation.training import train_network, train_networks
-from trainables.networks.convnet import ConvNet
-from trainables.seeding import generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """The training that every repeat does in every way."""
-
-    device: str
-    networks: int
-    epochs: int
-    images: int
-    classes: int
-    channels: int
-    size: int
-    """Side of an image, in pixels."""
-    depth: int
-    width: int
-
-    @property
-    def images_seen(self) -> int:
-        """Training images of all networks and epochs together."""
-        return self.networks * self.epochs * self.images
-
-
-def prepared(work: Work) -> dict[str, Callable[[], object]]:
-    """Return the ways of training by name, as functions that do all of the work."""
-    network = ConvNet(
-        channels=work.channels, image_size=work.size, classes=work.classes, depth=work.depth, width=work.width
-    )
-    shape = (work.images, work.channels, work.size, work.size)
-    images = torch.randn(shape, generator=generator("benchmark", "images")).to(work.device)
-    labels = (torch.arange(work.images) % work.classes).to(work.device)
-    protocol = Protocol(epochs=work.epochs)
-    augmentation = Augmentation(families=tuple(FAMILIES)).for_evaluation()
-    seeds = range(work.networks)
-
-    def one_at_a_time() -> None:
-        for seed in seeds:
-            train_network(network, images.__getitem__, labels, protocol=protocol, augmentation=augmentation, seed=seed)
-
-    def side_by_side() -> None:
-        train_networks(network, images.__getitem__, labels, protocol=protocol, augmentation=augmentation, seeds=seeds)
-
-    return {"one at a time": one_at_a_time, "side by side": side_by_side}
+from benchmarks.evaluation import Work, prepared
+from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, wait_for, write_records
 
 
 def seconds_of(run: Callable[[], object], device: str) -> float:
     """Return the wall time of a call in seconds, including its work on the device."""
     began = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - began
 
 

@@ -128,30 +128,13 @@ def measure(job: Job) -> Cost:
 
 
 def _dataset(job: Job) -> Any:
-    import numpy as np
-
-    from trainables.data import catalog, datasets
+    from benchmarks.made_images import random_dataset
+    from trainables.data import datasets
 
     if job.data == "digits":
         with tempfile.TemporaryDirectory() as folder:
             return datasets.load(datasets.prepare("digits", cache=Path(folder), validation_share=0.1))
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (job.images, 3, job.size, job.size), dtype=np.uint8)
-    labels = np.arange(job.images, dtype=np.int64) % job.classes
-    return datasets.ImageDataset(
-        name="random",
-        class_names=tuple(map(str, range(job.classes))),
-        channels=3,
-        image_size=job.size,
-        mean=(0.5,) * 3,
-        std=(0.29,) * 3,
-        levels=255,
-        augmentation=catalog.ALL_FAMILIES,
-        digest="",
-        validation_share=0.1,
-        path=Path(),
-        splits={"train": datasets.Split(images, labels, "")},
-    )
+    return random_dataset(job.images, job.size, job.classes)
 
 
 def in_fresh_process(job: Job) -> Cost:

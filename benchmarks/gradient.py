@@ -26,7 +26,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import device_fault, fresh_process, peak_bytes, surroundings, write_records
+from benchmarks.measure import (
+    device_fault,
+    fresh_process,
+    peak_bytes,
+    surroundings,
+    use_precision,
+    wait_for,
+    write_records,
+)
 from orchestrator.terminal.values import ListCommand, ValueList
 
 METHODS = ("unrolled", "truncated", "exact", "exact_compiled")
@@ -69,49 +77,38 @@ def prepared(job: Job) -> Any:
     """Return a function that computes the job's gradient once, in this process."""
     import torch
 
-    from trainables.config.arithmetic import Arithmetic
-    from trainables.data.augmentation import Augmentation
-    from trainables.distillation.inner_step import InnerStep
-    from trainables.distillation.matching import Chunk, Matcher
-    from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
-    from trainables.networks.convnet import ConvNet
-    from trainables.seeding import generator
-    from trainables.workers.process import use_arithmetic
+    from benchmarks.matching import MatchingProblem
 
     torch.set_num_threads(job.threads)
     device, dtype = torch.device(job.device), torch.float64 if job.dtype == "fp64" else torch.float32
     precision = "fp32" if job.dtype == "fp64" else job.dtype
-    use_arithmetic(job.device, Arithmetic(precision=precision, deterministic=False))
-    network = ConvNet(channels=3, image_size=job.size, classes=job.classes, depth=job.depth, width=job.width)
-    draws = generator("benchmark", "gradient")
-    start = network.initial(draws)
-    problem: dict[str, Any] = {
-        "start": start.to(device, dtype),
-        "target": (start + 0.01 * torch.randn(start.shape, generator=draws)).to(device, dtype),
-        "images": torch.randn(job.images, 3, job.size, job.size, generator=draws).to(device, dtype),
-        "labels": (torch.arange(job.images) * job.classes // job.images).to(device),
-        "alpha": 0.01,
-        "chunks": [Chunk(torch.randperm(job.images, generator=draws).to(device), None) for _ in range(job.steps)],
-    }
-    method, compiled = job.method.removesuffix("_compiled"), job.method.endswith("_compiled")
-    micro_batch = None
-    if method != "unrolled":
-        budget = spare_bytes(device)
-        micro_batch = job.micro_batch or micro_batch_for(network, job.images, device=device, budget_bytes=budget)
-    step = InnerStep(network, precision=precision, compiled=compiled, micro_batch=micro_batch)
-    matcher = Matcher(step, Augmentation(), method=method)
-    return lambda: matcher(**problem)
+    use_precision(precision, job.device)
+    problem = MatchingProblem(
+        images=job.images,
+        classes=job.classes,
+        size=job.size,
+        width=job.width,
+        depth=job.depth,
+        steps=job.steps,
+        batch=job.images,
+    )
+    matcher = problem.matcher(
+        job.method.removesuffix("_compiled"),
+        precision=precision,
+        compiled=job.method.endswith("_compiled"),
+        device=device,
+        micro_batch=job.micro_batch,
+    )
+    arguments = problem.arguments(device, dtype)
+    return lambda: matcher(**arguments)
 
 
 def run(job: Job) -> tuple[float, int, Any]:
     """Return seconds of one gradient, this process's peak memory so far, and ∂L/∂images as float64 array."""
-    import torch
-
     gradient = prepared(job)
     began = time.perf_counter()
     images = gradient().images
-    if job.device == "cuda":
-        torch.cuda.synchronize()
+    wait_for(job.device)
     return time.perf_counter() - began, peak_bytes(job.device), images.double().cpu().numpy()
 
 

@@ -153,7 +153,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"headline: {message}\n")
 
 
-def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
+def parsed(words: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line; a fault in it ends the process, with code 2 and one line."""
     parser = _Parser(prog="python -m benchmarks.headline", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--dataset", required=True, metavar="NAME")
     parser.add_argument("--ipc", required=True, type=_count, metavar="K", help="images per class")
@@ -178,7 +179,7 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run from the command line; exits with code 2 and one line if an input is invalid."""
-    arguments = _parsed(words)
+    arguments = parsed(words)
     try:
         if arguments.workdir:
             arguments.workdir.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trainables.config.arithmetic import Arithmetic
 from trainables.storage.atomic import write_json
-from trainables.workers.process import ALLOCATOR
+from trainables.workers.process import ALLOCATOR, use_arithmetic
 
-__all__ = ["device_fault", "fresh_process", "peak_bytes", "surroundings", "write_records"]
+__all__ = [
+    "device_fault", "environment", "fresh_process", "peak_bytes", "reset_peak", "surroundings", "use_precision",
+    "wait_for", "write_records",
+]  # fmt: skip
 
 
 def fresh_process(*, allocator: bool = False) -> ProcessPoolExecutor:
@@ -25,7 +29,7 @@ def fresh_process(*, allocator: bool = False) -> ProcessPoolExecutor:
             library's own, whatever settings this process has.
     """
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    with _environment(ALLOCATOR if allocator else dict.fromkeys(ALLOCATOR)):
+    with environment(ALLOCATOR if allocator else dict.fromkeys(ALLOCATOR)):
         executor.submit(_start).result()  # an executor starts its process with its first task
     return executor
 
@@ -35,7 +39,7 @@ def _start() -> None:
 
 
 @contextmanager
-def _environment(changes: dict[str, str] | dict[str, None]) -> Iterator[None]:
+def environment(changes: dict[str, str] | dict[str, None]) -> Iterator[None]:
     """Set environment variables, or remove those that are None, while the context is open."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
@@ -72,6 +76,33 @@ def peak_bytes(device: str) -> int:
     # Not getrusage's figure: a process inherits that from its parent.
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+
+
+def reset_peak(device: str) -> None:
+    """Let `peak_bytes` count from what is in use now."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+
+def use_precision(precision: str, device: str) -> None:
+    """Let this process multiply in a precision, as a worker of a sweep with this setting.
+
+    Raises:
+        ConfigError: The precision is unknown, or the device does not have it.
+    """
+    use_arithmetic(device, Arithmetic(precision=precision, deterministic=False))
+
+
+def wait_for(device: str) -> None:
+    """Wait until a device has done all that it was given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def surroundings(device: str) -> dict[str, Any]:

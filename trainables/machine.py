@@ -45,8 +45,8 @@ class Machine:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     allowed_cores: int = field(default_factory=_allowed_cores)
     """Cores on which the system may run this process: all, or those of taskset or of a cpuset."""
-    free_bytes: int = field(default_factory=_free_bytes)
-    """Memory that is free on the whole machine."""
+    free_bytes: int | None = None
+    """Memory that is free on the whole machine; None: read when it is asked for."""
 
     def cores(self) -> Limit:
         """Return how many CPU cores this process may use, at least one; a part of a core counts as none."""
@@ -56,7 +56,8 @@ class Machine:
 
     def memory(self) -> Limit:
         """Return how many bytes this process and its children may still take."""
-        limits = [Limit(self.free_bytes, "the machine's free memory"), *self._groups_memory(), *self._slurm_memory()]
+        free = _free_bytes() if self.free_bytes is None else self.free_bytes
+        limits = [Limit(free, "the machine's free memory"), *self._groups_memory(), *self._slurm_memory()]
         return min(limits, key=lambda limit: limit.amount)
 
     def _quotas(self) -> Iterator[Limit]:

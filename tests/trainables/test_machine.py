@@ -35,6 +35,11 @@ def test_a_machine_of_ones_own_grants_all(tmp_path: Path) -> None:
     assert machine(tmp_path).memory() == (256 * GIB, "the machine's free memory")
 
 
+def test_the_cores_are_told_where_psutil_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert Machine(root=tmp_path, environment={}, allowed_cores=3).cores().amount == 3
+
+
 @pytest.mark.parametrize("own", ["/", "/system.slice/job", "/of/the/host/alone"])
 def test_version_2_of_control_groups(own: str, write: Write, tmp_path: Path) -> None:
     """The tightest group from the process's own up to the root counts; in a container names may be the host's."""
