@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
+from orchestrator.cluster.placement import remote_task
 from orchestrator.cluster.resources import ACCELERATOR, Resources, measure
 from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.errors import UserError
@@ -66,10 +67,10 @@ def share_of(measured: Sequence[Footprint]) -> float:
 def _measure(own: dict[str, Any], resources: Resources, work: TrialWork, patience: Patience) -> list[Footprint]:
     up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     kinds = {kind for offered in up for kind in offered if kind.startswith(ACCELERATOR)}
-    run = ray.remote(measure_footprint)
+    whole = replace(resources, gpus_per_trial=1)
     tasks = {}
     for kind in sorted(kinds) or [""]:
-        placed = run.options(num_cpus=1, num_gpus=1, max_retries=0, resources={kind: 0.001} if kind else None)
+        placed = remote_task(measure_footprint, whole, on={kind: 0.001} if kind else None)
         name = f"the measurement of a trial on {kind.removeprefix(ACCELERATOR) or 'a GPU'}"
         tasks[kind] = Task(name, partial(placed.remote, work, own))
     measured: dict[str, Footprint] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 
+from orchestrator.cluster.placement import remote_actor
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
 from orchestrator.results.entries import ComparedSet
@@ -86,7 +87,7 @@ class Baselines:
         if self._worker is not None:
             ray.kill(self._worker)
         settings = self._inputs.settings
-        maker = ray.remote(BaselineMaker).options(**self._resources.actor_options)
+        maker = remote_actor(BaselineMaker, self._resources)
         worker: Any = maker.remote(
             _work(self._inputs, self._resources), seed_of(settings.seed, "baselines", self._repeat)
         )

@@ -6,10 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
+from orchestrator.cluster.placement import remote_task
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
 from orchestrator.errors import UserError
@@ -167,7 +167,7 @@ def _measure(
         InputError: A worker refused its input.
         ClusterError: Processes were lost for longer than the patience.
     """
-    run = ray.remote(measure_set).options(**resources.task_options)
+    run = remote_task(measure_set, resources)
     tasks = {
         (name, ipc): Task(f"the measurement of {name}, ipc {ipc}", partial(run.remote, work, source))
         for (name, ipc), source in sources.items()

@@ -9,6 +9,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import trainables.workers.expert
 from orchestrator.cluster.losses import Patience, is_lost
+from orchestrator.cluster.placement import remote_actor
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full
@@ -163,7 +164,7 @@ class ActorPool:
 
     def _start(self, slot: Slot) -> None:
         """Request an actor, and its group's size; Ray starts the actor when the cluster has room."""
-        actor = ray.remote(trainables.workers.expert.ExpertActor).options(**self._resources.actor_options)
+        actor = remote_actor(trainables.workers.expert.ExpertActor, self._resources)
         slot.actor, slot.group_size = actor.remote(self._work, self._resources.gpus_per_trial), 0
         self._calls[slot.actor.at_once.remote()] = slot
 
