@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 import ray
-import torch
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
-from orchestrator.cluster.placement import remote_task
 from orchestrator.cluster.resources import ACCELERATOR, Resources, measure
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.errors import UserError
+from orchestrator.cluster.work import remote_task
+from orchestrator.errors import GpuMemoryError, UserError
 from search_spaces import Space
 from trainables.distillation.micro_batches import SPARE
 from trainables.workers.footprint import Footprint, measure_footprint
@@ -76,6 +75,6 @@ def _measure(own: dict[str, Any], resources: Resources, work: TrialWork, patienc
     measured: dict[str, Footprint] = {}
     try:
         run_tasks(tasks, resources, patience, measured.__setitem__)
-    except torch.cuda.OutOfMemoryError as error:
+    except GpuMemoryError as error:
         raise UserError("a trial takes more memory than a GPU has; set --memory-budget or lower batch_syn") from error
     return [measured[kind] for kind in tasks]

@@ -7,9 +7,9 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.placement import remote_actor
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
+from orchestrator.cluster.work import remote_actor
 from orchestrator.results.entries import ComparedSet
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.implementations import implementations

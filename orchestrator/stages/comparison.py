@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
-from orchestrator.cluster.placement import remote_task
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
+from orchestrator.cluster.work import remote_task
 from orchestrator.reporting.comparison import report_comparison
 from orchestrator.reporting.tables import records_table
 from orchestrator.results.comparison import comparison_records

@@ -24,6 +24,7 @@ from trainables.config.experts import ExpertRecipe
 from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.datasets import ImageDataset
 from trainables.data.transfer import moved
+from trainables.memory_errors import is_gpu_memory_error
 from trainables.networks.network import Network
 from trainables.seeding import generator
 
@@ -249,13 +250,15 @@ def double_while_worthwhile(seconds_per_step: Callable[[int], float]) -> int:
     A doubling pays if it reduces the time per expert to `WORTHWHILE`; memory and `MOST_AT_ONCE` limit it too.
 
     Args:
-        seconds_per_step: Seconds per expert of a step of so many experts; may raise torch.OutOfMemoryError.
+        seconds_per_step: Seconds per expert of a step of so many experts; may run out of GPU memory.
     """
     at_once, cost = 1, seconds_per_step(1)
     while 2 * at_once <= MOST_AT_ONCE:
         try:
             next_cost = seconds_per_step(2 * at_once)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_gpu_memory_error(error):
+                raise
             break
         if next_cost > WORTHWHILE * cost:
             break

@@ -35,7 +35,7 @@ def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
 
     Raises:
         ConfigError: The settings are invalid.
-        torch.cuda.OutOfMemoryError: The trial needs more memory than the GPU has.
+        RuntimeError: The trial needs more memory than the GPU has; see `memory_errors`.
     """
     device = torch.device(work.device)
     free, total = torch.cuda.mem_get_info(device)  # creates the context

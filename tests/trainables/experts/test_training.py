@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.support.experts import expert_identity
+from tests.support.gpu_memory import GPU_MEMORY_ERRORS
 from tests.support.references import module_of, relative_error, vector_of
 from tests.support.settings import expert_recipe
 from trainables.data.augmentation import Augmentation, Draw
@@ -449,7 +450,7 @@ class TestHowManyAtOnce:
         def seconds_per_step(at_once: int) -> float:
             if at_once not in seconds:
                 assert at_once <= 16
-                raise torch.OutOfMemoryError
+                raise GPU_MEMORY_ERRORS["cuDNN's engines"]
             return seconds[at_once]
 
         assert double_while_worthwhile(seconds_per_step) == expected

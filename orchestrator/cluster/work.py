@@ -1,4 +1,4 @@
-"""Placement of work: every function and class that a worker runs is given to Ray here. docs/ray.md, "Processes".
+"""Work as Ray takes it: every function and class that a worker runs is given to Ray here. docs/ray.md, "Processes".
 
 A task on a GPU has a process of its own, which ends with the task: it would keep its CUDA context and its cached memory
 beside the next worker of that GPU, and CUDA would stay on the GPU on which the process began. Tasks on CPUs share

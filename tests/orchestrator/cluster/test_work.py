@@ -9,8 +9,8 @@ import psutil
 import pytest
 import ray
 
-from orchestrator.cluster.placement import remote_actor, remote_task
 from orchestrator.cluster.resources import Resources
+from orchestrator.cluster.work import remote_actor, remote_task
 
 pytestmark = pytest.mark.slow
 
