@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import ACCELERATOR, Resources, measure
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.errors import GpuMemoryError, UserError
 from search_spaces import Space
 from trainables.distillation.micro_batches import SPARE

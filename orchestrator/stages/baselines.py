@@ -9,7 +9,7 @@ import ray
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
-from orchestrator.cluster.work import remote_actor
+from orchestrator.cluster.worker_code import remote_actor
 from orchestrator.results.entries import ComparedSet
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.implementations import implementations

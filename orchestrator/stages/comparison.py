@@ -17,7 +17,7 @@ from rich.console import Console
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.reporting.comparison import report_comparison
 from orchestrator.reporting.tables import records_table
 from orchestrator.results.comparison import comparison_records

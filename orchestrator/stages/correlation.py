@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.errors import UserError
 from orchestrator.results.correlation import MeasuredSet
 from orchestrator.stages.evaluation import check_origin

@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.statistics import summarize
 from orchestrator.results.trials import TrialRecord

@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import trainables.workers.expert
 from orchestrator.cluster.losses import Patience, check_gpu_memory, is_lost
-from orchestrator.cluster.work import remote_actor
+from orchestrator.cluster.worker_code import remote_actor
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full

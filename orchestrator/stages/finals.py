@@ -17,7 +17,7 @@ from torch import Tensor
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import FULL_DATA, RANDOM_REAL, ComparedSet
 from orchestrator.results.finals import CHALLENGE, Job, Measured, measured_by_protocol
 from orchestrator.stages.baselines import Baselines, Made, chosen_baselines

@@ -14,7 +14,7 @@ from rich.console import Console
 from orchestrator.cluster.connection import connected
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.errors import ClusterError
 from tests.support.losses import patience
 from trainables.errors import ConfigError

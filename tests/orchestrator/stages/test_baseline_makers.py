@@ -13,7 +13,7 @@ from rich.console import Console
 import orchestrator.stages.baselines
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
-from orchestrator.cluster.work import remote_task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import ComparedSet
 from orchestrator.stages.baselines import Baselines, Made
 from orchestrator.stages.inputs import prepare_inputs

@@ -96,7 +96,9 @@ def in_a_baseline(inputs: Inputs, resources: Resources, patch: pytest.MonkeyPatc
 def in_the_diagnostics(inputs: Inputs, resources: Resources, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(diagnostics, "distances_of_experts", failing("Triton"))
     settings = inputs.settings.space.resolve(inputs.settings.space.first())
-    diagnostics.measure_diagnostics(inputs, resources, trial_record(settings=settings), None, QUIET, patience())
+    diagnostics.measure_diagnostics(
+        inputs, resources, trial_record(settings=settings), None, QUIET, patience(), follow=lambda _: None
+    )
 
 
 def in_a_measurement_for_dcs(inputs: Inputs, resources: Resources, patch: pytest.MonkeyPatch) -> None:

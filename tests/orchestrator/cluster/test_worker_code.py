@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from orchestrator.cluster.resources import Resources
-from orchestrator.cluster.work import remote_actor, remote_task
+from orchestrator.cluster.worker_code import remote_actor, remote_task
 
 pytestmark = pytest.mark.slow
 
