@@ -144,6 +144,7 @@ def _work(
         networks=networks,
         seed=settings.seed,
         device=resources.device,
+        kept=settings.workdir.scores,
         device_share=resources.gpus_per_trial or 1 / resources.workers(settings.concurrent),
     )
 

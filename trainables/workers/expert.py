@@ -31,6 +31,8 @@ class ExpertWork:
     """Horizon: epochs of every expert."""
     device: str
     """cpu or cuda."""
+    kept: Path
+    """Folder on the node for how many experts it trains at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class ExpertActor:
 
     def at_once(self) -> int:
         """Return the number of experts that this actor trains side by side."""
-        return experts_at_once(self._trainer, self._gpu_share)
+        return experts_at_once(self._trainer, self._gpu_share, self._work.kept)
 
     def begin(self, experts: Sequence[int], extendable: Collection[int]) -> GroupProgress:
         """Prepare the training of a group of experts; those with a complete file resume from its end.
