@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster.resources import Resources
 
@@ -30,9 +32,16 @@ def remote_task(function: Callable[..., Any], resources: Resources, *, on: dict[
     return remote.options(num_cpus=1, num_gpus=resources.gpus_per_trial, max_retries=0, resources=on)
 
 
-def remote_actor(actor: type, resources: Resources) -> Any:
-    """Return a class as a Ray actor with the resources of one worker; a lost actor is not restarted."""
-    return _remote_class(actor).options(num_cpus=1, num_gpus=resources.gpus_per_trial)
+def remote_actor(actor: type, resources: Resources, *, group: PlacementGroup | None = None) -> Any:
+    """Return a class as a Ray actor with the resources of one worker; a lost actor is not restarted.
+
+    Args:
+        actor: The class.
+        resources: Resources of one worker.
+        group: Where it must run; None: on any node.
+    """
+    strategy = None if group is None else PlacementGroupSchedulingStrategy(placement_group=group)
+    return _remote_class(actor).options(num_cpus=1, num_gpus=resources.gpus_per_trial, scheduling_strategy=strategy)
 
 
 @cache  # Ray exports every such object as another function
