@@ -136,7 +136,7 @@ _EXPERT_OPTIONS = (
     ),
     click.option(
         "--gpus-per-trial", type=SHARE, metavar="F",
-        help="Share of a GPU for each worker, or auto: from the measured memory of a trial; default: 1, without GPUs a "
+        help="Share of a GPU for each worker, or auto: from a trial's measured memory and time; default: 1, without GPUs a "
         "CPU core.",
     ),
     click.option(
