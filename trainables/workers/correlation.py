@@ -236,9 +236,7 @@ def _trained_and_tested(work: MeasureWork, dataset: ImageDataset, images: Tensor
     actual = dataset.labels(work.split)
     seeds = [seed_of(work.seed, "dcs", "network", number) for number in range(work.networks)]
     training: dict[str, Any] = {"protocol": work.protocol, "augmentation": work.augmentation.for_evaluation()}
-    at_once = networks_at_once(
-        work.network, images, labels, **training, networks=work.networks, folder=work.kept
-    )
+    at_once = networks_at_once(work.network, images, labels, **training, networks=work.networks, folder=work.kept)
     losses, accuracies = [], []
     for group in groups_of(seeds, at_once):
         thetas = train_networks(work.network, images, labels, **training, seeds=group)

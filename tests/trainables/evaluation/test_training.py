@@ -434,7 +434,7 @@ class TestEvaluate:
     def test_on_a_cpu_they_are_trained_one_after_the_other_and_nothing_is_measured(self, tmp_path: Path) -> None:
         images = torch.zeros(10, 1, 8, 8)
         assert networks_at_once(
-            NETWORK, images.__getitem__, torch.arange(10), protocol=Protocol.challenge(1),
+            NETWORK, images, torch.arange(10), protocol=Protocol.challenge(1),
             augmentation=Augmentation(), networks=5, folder=tmp_path,
         ) == 1  # fmt: skip
         assert not list(tmp_path.iterdir())
