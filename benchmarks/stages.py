@@ -86,7 +86,7 @@ def _train_absent(
 ) -> tuple[dict[str, Any], list[int]]:
     """Train absent experts, lower numbers first, until the deadline; return facts, and the experts still missing."""
     trainer = _trainer(problem)
-    at_once = experts_at_once(trainer, 1.0)
+    at_once = experts_at_once(trainer, 1.0, problem.file.parent)
     steps = math.ceil(len(problem.dataset.split("train")) / problem.setting.recipe.expert_batch_size)
     expert_seconds = trainer.seconds_per_step(at_once) * steps * problem.horizon
     missing, usable = sorted(absent), 0 not in absent
@@ -237,6 +237,7 @@ def final_test(problem: Problem, images: Tensor, networks: int, plan: Plan, cloc
         protocol=Protocol.challenge(epochs),
         augmentation=problem.evaluator,
         seeds=[seed_of(problem.seed, "test", number) for number in range(networks)],
+        at_once=networks if problem.device.type == "cuda" else 1,
     )
     values = [network.accuracy for network in metrics]
     return {

@@ -1,6 +1,6 @@
 """The expected errors of a command, and their exit codes; a command reports one in one line on stderr."""
 
-__all__ = ["ClusterError", "NoTrialSucceeded", "Stopped", "UserError"]
+__all__ = ["ClusterError", "GpuMemoryError", "NoTrialSucceeded", "Stopped", "UserError"]
 
 
 class UserError(Exception):
@@ -13,6 +13,10 @@ class ClusterError(Exception):
     """The cluster or a service failed."""
 
     exit_code = 3
+
+
+class GpuMemoryError(ClusterError):
+    """A worker's GPU had too little memory for its work."""
 
 
 class NoTrialSucceeded(Exception):

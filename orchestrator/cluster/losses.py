@@ -4,7 +4,6 @@ A process is lost if Ray or the system ends it, if its node goes, or if its node
 setting: the work is done again, from its checkpoint if it has one. docs/ray.md, "Lost processes".
 """
 
-import errno
 import os
 import re
 import textwrap
@@ -25,9 +24,10 @@ from ray.exceptions import (
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, GpuMemoryError
+from trainables.memory_errors import first_line, is_gpu_memory_error, is_host_memory_error
 
-__all__ = ["Patience", "is_lost", "reason_of"]
+__all__ = ["Patience", "check_gpu_memory", "is_lost", "reason_of"]
 
 LONGEST_PAUSE_S = 60.0
 """The pauses are 1, 2, 4 … seconds, and at most this long."""
@@ -41,8 +41,6 @@ _FULL_MEMORY = re.compile(r"Memory on the node \(IP: ([^,)\s]+).*?was ([\d.]+) ?
 _MEMORY_USER = re.compile(r"^(\d+)\s+([\d.]+)\s+(\S.*)$", re.MULTILINE)
 """A row of that message: PID, GB, command; the largest first."""
 _OF_RAY = re.compile(r"ray::|\S*/ray/(core|_private|dashboard)/|.*/ray/_private/")
-_NO_MEMORY = "can't allocate memory"
-"""In the RuntimeError with which PyTorch says that the system has no memory left."""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -52,7 +50,7 @@ def is_lost(error: BaseException) -> bool:
         return not cause.actor_init_failed
     if isinstance(cause, OutOfMemoryError | WorkerCrashedError | NodeDiedError | ObjectLostError):
         return True
-    return _is_out_of_memory(cause)
+    return is_host_memory_error(cause)
 
 
 def reason_of(error: BaseException) -> str:
@@ -61,7 +59,7 @@ def reason_of(error: BaseException) -> str:
     text = str(cause)
     if full := _full_memory(text):
         return full
-    if _is_out_of_memory(cause):
+    if is_host_memory_error(cause):
         return f"its node has no memory left ({_first_line(text)})"
     if isinstance(cause, ObjectLostError):
         return "what it needs was lost with another node"
@@ -72,6 +70,24 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, WorkerCrashedError) or "worker process has died" in text:
         return "it was killed, or it crashed"
     return _first_line(text)
+
+
+def check_gpu_memory(name: str, error: BaseException, remedy: str) -> None:
+    """Explain an error of a worker whose GPU had too little memory; other errors are the caller's.
+
+    Args:
+        name: What the worker did.
+        error: Its error, as `ray.get` or `result_of` raised it.
+        remedy: How to continue: "resume with: COMMAND".
+
+    Raises:
+        GpuMemoryError: The GPU had too little memory.
+    """
+    if is_gpu_memory_error(cause := _cause(error)):
+        raise GpuMemoryError(
+            f"the GPU's memory does not suffice for {name} ({first_line(cause)}); let fewer workers share a GPU "
+            f"(--gpus-per-trial 1), or use GPUs with more memory, then {remedy}"
+        ) from error
 
 
 class Patience:
@@ -100,7 +116,7 @@ class Patience:
             clock: Returns the time, s.
             sleep: Waits for so many seconds.
         """
-        self._seconds, self._console, self._remedy, self._clock, self._sleep = seconds, console, remedy, clock, sleep
+        self._seconds, self._console, self.remedy, self._clock, self._sleep = seconds, console, remedy, clock, sleep
         self._losses = Counter[str]()
         """Losses since the last progress of the one that was lost, by its name."""
         self._since: float | None = None
@@ -169,7 +185,7 @@ class Patience:
             ClusterError: There was no progress for longer than the patience; says what to do.
         """
         if self.over:
-            raise ClusterError(f"{self.over}, then {self._remedy}")
+            raise ClusterError(f"{self.over}, then {self.remedy}")
 
     def _pause(self, now: float) -> None:
         assert self._since is not None
@@ -187,16 +203,8 @@ def _cause(error: BaseException) -> BaseException:
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
         return _cause(error.cause)
     if isinstance(error, RayActorError) and error.args and isinstance(error.args[0], RayTaskError):
-        raised = _cause(error.args[0])
-        return raised if is_lost(raised) else error
+        return _cause(error.args[0])
     return error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the system had no memory left for a process; a GPU without memory does not count."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
 
 
 def _full_memory(message: str) -> str | None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -49,16 +48,6 @@ class Resources:
     def per_worker(self) -> dict[str, float]:
         """Resources of one worker, in the form that Tune takes."""
         return {"CPU": 1, "GPU": self.gpus_per_trial} if self.gpus_per_trial else {"CPU": 1}
-
-    @property
-    def actor_options(self) -> dict[str, Any]:
-        """Resources of one worker, in the form that `ray.remote` takes of an actor; a lost actor is not restarted."""
-        return {"num_cpus": 1, "num_gpus": self.gpus_per_trial}
-
-    @property
-    def task_options(self) -> dict[str, Any]:
-        """The same of a task. Ray would start a lost task again without a word; see `run_tasks`."""
-        return {**self.actor_options, "max_retries": 0}
 
     @property
     def room(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import ray
 
 from orchestrator.cluster.connection import result_of
-from orchestrator.cluster.losses import Patience, is_lost
+from orchestrator.cluster.losses import Patience, check_gpu_memory, is_lost
 from orchestrator.cluster.resources import Resources
 
 __all__ = ["Task", "run_tasks"]
@@ -48,6 +48,7 @@ def run_tasks(
 
     Raises:
         ClusterError: Processes were lost for longer than the patience.
+        GpuMemoryError: A worker's GPU had too little memory.
         Exception: A worker's own error.
     """
     needed = {key for task in tasks.values() for key in task.needs}
@@ -73,6 +74,7 @@ def run_tasks(
                     result = result_of(reference)
                 except Exception as error:
                     if not is_lost(error):
+                        check_gpu_memory(tasks[key].name, error, patience.remedy)
                         raise
                     patience.lost(tasks[key].name, error)
                     patience.check()

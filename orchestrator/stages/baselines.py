@@ -9,6 +9,7 @@ import ray
 
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
+from orchestrator.cluster.worker_code import remote_actor
 from orchestrator.results.entries import ComparedSet
 from orchestrator.stages.inputs import Inputs
 from orchestrator.state.implementations import implementations
@@ -86,7 +87,7 @@ class Baselines:
         if self._worker is not None:
             ray.kill(self._worker)
         settings = self._inputs.settings
-        maker = ray.remote(BaselineMaker).options(**self._resources.actor_options)
+        maker = remote_actor(BaselineMaker, self._resources)
         worker: Any = maker.remote(
             _work(self._inputs, self._resources), seed_of(settings.seed, "baselines", self._repeat)
         )

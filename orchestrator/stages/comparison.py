@@ -12,12 +12,12 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-import ray
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.planning.compilation import is_compiled_always
 from orchestrator.reporting.comparison import report_comparison
 from orchestrator.reporting.tables import records_table
@@ -45,8 +45,6 @@ from trainables.storage.checkpoints import read_checkpoint
 from trainables.workers.distilled_set import distil_set
 
 __all__ = ["run_comparison"]
-
-_DISTIL_SET = ray.remote(distil_set)  # at module level, because Ray exports every such object as another function
 
 
 def run_comparison(settings: SweepSettings) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def _distillation(inputs: Inputs, resources: Resources, wanted: ComparedSet, rep
     """Return the distillation of a set; its result is the path or URI of the set."""
     settings = inputs.settings
     _, own = settings.space.split(settings.space.resolve({"variant": wanted.method, "repeat": repeat}))
-    run = _DISTIL_SET.options(**resources.task_options)
+    run = remote_task(distil_set, resources)
     work, place = inputs.trial_work(resources, compiled=is_compiled_always(settings)), _place(settings, wanted, repeat)
     return Task(
         f"the distillation of {wanted.name}, repeat {repeat}",

@@ -6,12 +6,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.errors import UserError
 from orchestrator.results.correlation import MeasuredSet
 from orchestrator.stages.evaluation import check_origin
@@ -144,6 +144,7 @@ def _work(
         networks=networks,
         seed=settings.seed,
         device=resources.device,
+        kept=settings.workdir.scores,
         device_share=resources.gpus_per_trial or 1 / resources.workers(settings.concurrent),
     )
 
@@ -167,7 +168,7 @@ def _measure(
         InputError: A worker refused its input.
         ClusterError: Processes were lost for longer than the patience.
     """
-    run = ray.remote(measure_set).options(**resources.task_options)
+    run = remote_task(measure_set, resources)
     tasks = {
         (name, ipc): Task(f"the measurement of {name}, ipc {ipc}", partial(run.remote, work, source))
         for (name, ipc), source in sources.items()

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import ray
 from rich.console import Console
 
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import PAPER_SETTING, WINNER
 from orchestrator.results.statistics import summarize
 from orchestrator.results.trials import TrialRecord
@@ -74,8 +74,7 @@ def measure_diagnostics(
     sets: list[tuple[str, TrialRecord]] = [("before", best), (WINNER, best)]
     if reference is not None and reference.number != best.number:
         sets.append((PAPER_SETTING, reference))
-    distances = ray.remote(distances_of_experts).options(**resources.task_options)
-    losses = ray.remote(losses_of_trial).options(**resources.task_options)
+    distances, losses = (remote_task(measure, resources) for measure in (distances_of_experts, losses_of_trial))
     tasks = [Task("the distances of experts", partial(distances.remote, work, experts))]
     for name, record in sets:
         _, own = inputs.settings.space.split(record.settings)

@@ -27,7 +27,7 @@ from trainables.data.synthetic import SyntheticSet, read_challenge, read_synthet
 from trainables.errors import SyntheticSetError
 from trainables.evaluation.metrics import TESTED
 from trainables.evaluation.submission import check_normalisation, check_order
-from trainables.evaluation.training import evaluate_networks
+from trainables.evaluation.training import evaluate_networks, networks_at_once
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
@@ -109,11 +109,14 @@ def evaluate(
     torch.set_num_threads(min(torch.get_num_threads(), Machine().cores().amount))  # PyTorch ignores quotas
     labels, pixels = default_order_labels(ipc, real.classes).to(device), images.to(device)
     settings = Protocol.challenge()
+    training: dict[str, Any] = {
+        "protocol": settings, "augmentation": Augmentation(families=real.augmentation).for_evaluation(),
+    }  # fmt: skip
+    at_once = networks_at_once(network, pixels, labels, **training, networks=networks, folder=datasets)
     with progress_bar(console, "Evaluating, epochs", networks * settings.epochs) as show:
         measured = evaluate_networks(
-            network, real, "test", pixels, labels, protocol=settings,
-            augmentation=Augmentation(families=real.augmentation).for_evaluation(),
-            seeds=[seed_of(seed, "finals", number) for number in range(networks)], progress=show,
+            network, real, "test", pixels, labels, **training,
+            seeds=[seed_of(seed, "finals", number) for number in range(networks)], at_once=at_once, progress=show,
         )  # fmt: skip
     summaries = {metric: summarize([getattr(metrics, metric) for metrics in measured]) for metric in TESTED}
     for metric, summary in summaries.items():

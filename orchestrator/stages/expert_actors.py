@@ -8,7 +8,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 import trainables.workers.expert
-from orchestrator.cluster.losses import Patience, is_lost
+from orchestrator.cluster.losses import Patience, check_gpu_memory, is_lost
+from orchestrator.cluster.worker_code import remote_actor
 from orchestrator.errors import ClusterError, UserError
 from orchestrator.terminal.progress_bar import progress_bar
 from trainables.storage.atomic import is_disk_full
@@ -43,6 +44,7 @@ def train_experts(
 
     Raises:
         UserError: An expert diverged.
+        GpuMemoryError: An actor's GPU had too little memory.
         ClusterError: An actor failed, or actors were lost for longer than the patience; files on disk are kept.
         OSError: The disk is full; see `trainables.storage.atomic.is_disk_full`.
     """
@@ -54,10 +56,12 @@ def train_experts(
                 pool.step()
                 show(pool.epochs)
     except RayTaskError as error:
+        check_gpu_memory("the training of experts", error, patience.remedy)
         if is_disk_full(error.cause):
             raise error.cause from None
         raise ClusterError(f"an expert actor failed: {_last_line(error)}") from error
     except RayActorError as error:  # its creation raised an error: it was not lost
+        check_gpu_memory("the start of an expert actor", error, patience.remedy)
         raise ClusterError(f"an expert actor cannot start: {_last_line(error)}") from error
     except RayError as error:
         raise ClusterError(f"Ray failed while experts were trained: {_last_line(error)}") from error
@@ -163,7 +167,7 @@ class ActorPool:
 
     def _start(self, slot: Slot) -> None:
         """Request an actor, and its group's size; Ray starts the actor when the cluster has room."""
-        actor = ray.remote(trainables.workers.expert.ExpertActor).options(**self._resources.actor_options)
+        actor = remote_actor(trainables.workers.expert.ExpertActor, self._resources)
         slot.actor, slot.group_size = actor.remote(self._work, self._resources.gpus_per_trial), 0
         self._calls[slot.actor.at_once.remote()] = slot
 

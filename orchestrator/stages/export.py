@@ -32,7 +32,7 @@ from trainables.data.names import text_names
 from trainables.data.published import find
 from trainables.data.synthetic import SyntheticSet, read_synthetic
 from trainables.errors import DatasetError
-from trainables.evaluation.training import evaluate_networks
+from trainables.evaluation.training import evaluate_networks, networks_at_once
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.networks.network import Network
@@ -72,6 +72,8 @@ class _Judge:
     augmentation: Augmentation
     seed: int
     """The sweep's."""
+    folder: Path
+    """Folder for how many networks are trained at once."""
 
     def accuracies(self, images: Tensor, networks: int, progress: Callable[[int], None]) -> dict[str, Any]:
         """Return the `summarize` of the networks' accuracies on the test split.
@@ -84,9 +86,12 @@ class _Judge:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         use_arithmetic(device.type, IEEE)
         labels = default_order_labels(len(images) // self.dataset.classes, self.dataset.classes).to(device)
+        placed = images.to(device)
+        training: dict[str, Any] = {"protocol": self.protocol, "augmentation": self.augmentation}
+        at_once = networks_at_once(self.network, placed, labels, **training, networks=networks, folder=self.folder)
         measured = evaluate_networks(
-            self.network, self.dataset, "test", images.to(device), labels, protocol=self.protocol,
-            augmentation=self.augmentation, seeds=[seed_of(self.seed, "finals", number) for number in range(networks)],
+            self.network, self.dataset, "test", placed, labels, **training,
+            seeds=[seed_of(self.seed, "finals", number) for number in range(networks)], at_once=at_once,
             progress=progress,
         )  # fmt: skip
         return summarize([metrics.accuracy for metrics in measured])
@@ -127,6 +132,7 @@ def export_sweep(settings: SweepSettings, request: Request, console: Console) ->
             protocol=settings.final_protocol,
             augmentation=inputs.evaluation_augmentation,
             seed=settings.seed,
+            folder=settings.workdir.scores,
         )
 
     finals = {name: metrics["accuracy"] for name, metrics in result["finals"].items()}
@@ -169,6 +175,7 @@ def export_file(path: Path, request: Request, console: Console, *, data: Path | 
             protocol=Protocol.challenge(config.get("protocol_epochs", Protocol.epochs)),
             augmentation=Augmentation(families=families).for_evaluation(),
             seed=synthetic.provenance.get("seed", 0),
+            folder=datasets,
         )
 
     _export(synthetic, request, judge, {}, console)

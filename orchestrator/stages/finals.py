@@ -17,6 +17,7 @@ from torch import Tensor
 from orchestrator.cluster.losses import Patience
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import FULL_DATA, RANDOM_REAL, ComparedSet
 from orchestrator.results.finals import CHALLENGE, Job, Measured, measured_by_protocol
 from orchestrator.stages.baselines import Baselines, Made, chosen_baselines
@@ -31,9 +32,6 @@ from trainables.seeding import seed_of
 from trainables.workers.final import train_and_test
 
 __all__ = ["measure_networks", "network_task", "run_finals"]
-
-
-_TRAIN_AND_TEST = ray.remote(train_and_test)  # at module level: Ray exports every such object as another function
 
 
 def run_finals(
@@ -166,7 +164,7 @@ def network_task(
 
     def start(*results: Any) -> Any:
         made = dict(zip(needs, results, strict=True))
-        return _TRAIN_AND_TEST.options(**resources.task_options).remote(
+        return remote_task(train_and_test, resources).remote(
             inputs.file, made[images] if isinstance(images, Made) else images, inputs.network, protocol,
             inputs.evaluation_augmentation, seed, resources.device, inputs.settings.arithmetic, regime,
             made[teacher] if teacher else None,

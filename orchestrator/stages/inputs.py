@@ -87,6 +87,7 @@ class Inputs:
             store=self.store,
             epochs=self.settings.space.horizon_epochs,
             device=resources.device,
+            kept=self.settings.workdir.scores,
         )
 
     def trial_work(self, resources: Resources, *, compiled: bool) -> TrialWork:

@@ -176,7 +176,9 @@ class _Stages:
         tracking = TrackingCallback(self.run, fixed["iterations"], stage=settings.stage)
         work = inputs.trial_work(self.resources, compiled=self.compiled)
         if settings.gpus_per_trial == AUTO and settings.stage == SEARCH:
-            self.resources = share_gpus(settings.space, self.resources, work, self.console, self.patience)
+            self.resources = share_gpus(
+                settings.space, self.resources, work, self.progress, self.console, self.patience
+            )
             work = inputs.trial_work(self.resources, compiled=self.compiled)
         workers = self.resources.workers(settings.concurrent)
         budget_s, spent_s = settings.time_budget_s, self.progress.seconds().get(seconds_key(settings.stage), 0.0)

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.state.gpu_figures import GpuFigures
 from trainables.evaluation.metrics import Metrics
 
 __all__ = ["Progress"]
@@ -44,6 +45,7 @@ class Progress:
         self._identity: str | None = None
         self._dataset_digest: str | None = None
         self._compilation: tuple[bool, str] | None = None
+        self._gpus: dict[str, GpuFigures] = {}
         self._finals: dict[tuple[str, str, int], Metrics] = {}
         self._repeated: list[Any] = []
         self._seconds: dict[str, float] = {}
@@ -72,6 +74,11 @@ class Progress:
         return self._compilation
 
     @property
+    def gpus(self) -> Mapping[str, GpuFigures]:
+        """What was measured of the trials, by Ray's name of the type of GPU."""
+        return MappingProxyType(self._gpus)
+
+    @property
     def finals(self) -> Mapping[tuple[str, str, int], Metrics]:
         """Metrics on the test split, by protocol, set and network."""
         return MappingProxyType(self._finals)
@@ -94,6 +101,16 @@ class Progress:
         if self._compilation is None:
             self._compilation = decision
             self._append({"compilation": decision})
+
+    def record_gpu(self, kind: str, figures: GpuFigures) -> None:
+        """Record what was measured of the trials on a type of GPU; it decides how many share one.
+
+        Args:
+            kind: Ray's name of the type; empty: Ray does not know it.
+            figures: The measured figures.
+        """
+        self._gpus[kind] = figures
+        self._append({"gpu_type": kind, "figures": figures.to_json()})
 
     def add_final(self, job: tuple[str, str, int], metrics: Metrics) -> None:
         """Record a network's metrics on the test split.
@@ -173,6 +190,8 @@ class Progress:
         if "compilation" in record:
             compiled, why = record["compilation"]
             self._compilation = compiled, why
+        elif "gpu_type" in record:
+            self._gpus[record["gpu_type"]] = GpuFigures.from_json(record["figures"])
         elif "identity" in record:
             self._identity = record["identity"]
         elif "dataset_digest" in record:

@@ -49,7 +49,7 @@ class SweepSettings:
     cpus: int | None = None
     """CPU cores of an embedded Ray; None: those that this process was granted."""
     gpus_per_trial: float | str | None = None
-    """GPUs of a trial; `auto`: as its measured memory allows; None: one where there is a GPU, else none."""
+    """GPUs of a trial; `auto`: as its measured memory and time allow; None: one where there is a GPU, else none."""
     time_budget_s: float | None = None
     """Seconds, over all drivers, after which the search starts no further trials and pauses the running ones."""
     patience_s: float = PATIENCE_S

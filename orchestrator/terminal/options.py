@@ -136,8 +136,8 @@ _EXPERT_OPTIONS = (
     ),
     click.option(
         "--gpus-per-trial", type=SHARE, metavar="F",
-        help="Share of a GPU for each worker, or auto: from the measured memory of a trial; default: 1, without GPUs a "
-        "CPU core.",
+        help="Share of a GPU for each worker, or auto: by a trial's measured memory and time; default: 1, without GPUs "
+        "a CPU core.",
     ),
     click.option(
         "--patience", type=DURATION, default="10m", show_default=True, metavar="10m",

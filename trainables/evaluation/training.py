@@ -8,12 +8,16 @@ augmentation of its own seed, so its result is the same as alone, up to rounding
 Shape legend: K networks, n training images, B images of a batch, m test images, C classes, P parameters.
 """
 
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from trainables.at_once import MOST_AT_ONCE, by_size, double_while_worthwhile, measured_once
 from trainables.config.protocol import Protocol
 from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.datasets import ImageDataset
@@ -21,7 +25,7 @@ from trainables.data.transfer import moved
 from trainables.evaluation.metrics import Metrics, measure
 from trainables.evaluation.optimizer import Optimizer, learning_rate
 from trainables.evaluation.regimes import CutMix, Labels, ViewLabels, check_labels, training_loss
-from trainables.networks.network import Network
+from trainables.networks.network import Network, network_identity
 from trainables.seeding import generator
 
 __all__ = [
@@ -29,7 +33,9 @@ __all__ = [
     "Step",
     "evaluate",
     "evaluate_networks",
+    "groups_of",
     "measure_network",
+    "networks_at_once",
     "predict",
     "predict_logits",
     "train_network",
@@ -231,15 +237,15 @@ def evaluate_networks(
     protocol: Protocol,
     augmentation: Augmentation,
     seeds: Sequence[int],
+    at_once: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[Metrics]:
     """Train one fresh network per seed on a set, and test each once on a split of a dataset.
 
-    On CUDA, the networks are trained side by side. On a CPU, they are trained one after the other, because one network
-    already uses all cores (`python -m benchmarks.evaluator` measures both). Arguments as in `training_steps`;
+    Arguments as in `training_steps`; `at_once` networks are trained side by side (see `networks_at_once`), and
     `progress` is called with the total number of epochs done by all networks.
     """
-    groups = [list(seeds)] if _pays_side_by_side(labels.device) else [[seed] for seed in seeds]
+    groups = groups_of(seeds, at_once)
     metrics: list[Metrics] = []
     for group in groups:
         before = len(metrics) * protocol.epochs
@@ -262,8 +268,66 @@ def measure_network(network: Network, theta: Tensor, dataset: ImageDataset, spli
     return measure(predicted, actual, dataset.classes)
 
 
-def _pays_side_by_side(device: torch.device) -> bool:
-    return device.type == "cuda"
+def groups_of(seeds: Sequence[int], at_once: int) -> list[list[int]]:
+    """Return the seeds in groups of `at_once`; the last may be smaller."""
+    return [list(seeds[first : first + at_once]) for first in range(0, len(seeds), at_once)]
+
+
+def networks_at_once(
+    network: Network,
+    images: ImagesAt,
+    labels: Labels,
+    *,
+    protocol: Protocol,
+    augmentation: Augmentation,
+    networks: int,
+    folder: Path,
+    deterministic: bool = False,
+) -> int:
+    """Return how many of the networks should be trained on a set side by side, at least 1.
+
+    On a CPU the result is 1, because one network already uses all cores (`python -m benchmarks.evaluator`). On a GPU it
+    is measured once on a machine, in steps of the training.
+
+    Args:
+        network: As the other arguments that are not named here, see `training_steps`.
+        images: The images of the set.
+        labels: Their labels, on the device of the training.
+        protocol: Settings of the training.
+        augmentation: DSA families of the training.
+        networks: Networks that are to be trained.
+        folder: Folder on this machine for what was measured.
+        deterministic: Whether the number must follow from the settings alone, and not from a clock.
+    """
+    most, batch = min(networks, MOST_AT_ONCE), min(protocol.batch_size, len(labels))
+    if labels.device.type == "cpu" or most == 1:
+        return 1
+    if deterministic:
+        return by_size(network, batch, most)
+
+    def seconds(at_once: int) -> float:
+        steps = training_steps(
+            network, images, labels, protocol=protocol, augmentation=augmentation, seeds=range(at_once)
+        )
+        return _seconds_per_step(steps) / at_once
+
+    identity = {
+        "work": "networks", "network": network_identity(network), "batch": batch, "optimizer": protocol.optimizer,
+        "augmentation": list(augmentation.families), "most": most,
+    }  # fmt: skip
+    return measured_once(folder, identity, lambda: double_while_worthwhile(seconds, most))
+
+
+def _seconds_per_step(steps: Iterator[Step]) -> float:
+    """Return the median seconds of up to three steps after the first."""
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        if (step := next(steps, None)) is None:
+            break
+        float(step.theta.sum())  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:] or seconds)
 
 
 def evaluate(

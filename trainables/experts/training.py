@@ -15,24 +15,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainables.at_once import double_while_worthwhile, measured_once
 from trainables.config.experts import ExpertRecipe
 from trainables.data.augmentation import Augmentation, Draw
 from trainables.data.datasets import ImageDataset
 from trainables.data.transfer import moved
-from trainables.networks.network import Network
+from trainables.networks.network import Network, network_identity
 from trainables.seeding import generator
 
 __all__ = ["DivergedExpert", "ExpertState", "ExpertTrainer", "experts_at_once", "fits_gpu", "gsam_direction"]
 
-MOST_AT_ONCE = 16
-"""Maximum number of experts trained side by side: their snapshots stay in memory until they are written."""
-WORTHWHILE = 0.95
-"""Doubling the number of experts must reduce the time per expert to at most this share."""
 PROBE_SHARE, RESIDENT_SHARE = 0.8, 0.25
 """Shares of an actor's GPU memory: what the probe's steps may take, and what the training images may take."""
 COPIED_AT_ONCE = 2048
@@ -225,43 +223,32 @@ def _stack(parts: Sequence[Tensor]) -> Tensor:
     return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
-def experts_at_once(trainer: ExpertTrainer, gpu_share: float) -> int:
+def experts_at_once(trainer: ExpertTrainer, gpu_share: float, folder: Path) -> int:
     """Return how many experts an actor should train side by side.
 
     On a CPU the result is 1: vmapped experts take more time per expert than experts trained one after the other
-    (`python -m benchmarks.experts`). On a GPU it is measured when the actor starts, because GPUs differ.
+    (`python -m benchmarks.experts`). On a GPU it is measured once on a machine, because GPUs differ.
 
     Args:
         trainer: The trainer of the experts.
         gpu_share: Share of the GPU's memory that the actor has, in (0, 1].
+        folder: Folder on this machine for what was measured.
     """
+    batch = min(trainer.recipe.expert_batch_size, len(trainer.dataset.split("train")))
     if trainer.device.type == "cpu":
         return 1
-    torch.cuda.set_per_process_memory_fraction(PROBE_SHARE * gpu_share)
-    at_once = double_while_worthwhile(trainer.seconds_per_step)
-    torch.cuda.set_per_process_memory_fraction(gpu_share)
-    return at_once
 
+    def measure() -> int:
+        torch.cuda.set_per_process_memory_fraction(PROBE_SHARE * gpu_share)
+        at_once = double_while_worthwhile(trainer.seconds_per_step)
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+        return at_once
 
-def double_while_worthwhile(seconds_per_step: Callable[[int], float]) -> int:
-    """Return the largest number of experts, doubling from 1, up to which every doubling pays.
-
-    A doubling pays if it reduces the time per expert to `WORTHWHILE`; memory and `MOST_AT_ONCE` limit it too.
-
-    Args:
-        seconds_per_step: Seconds per expert of a step of so many experts; may raise torch.OutOfMemoryError.
-    """
-    at_once, cost = 1, seconds_per_step(1)
-    while 2 * at_once <= MOST_AT_ONCE:
-        try:
-            next_cost = seconds_per_step(2 * at_once)
-        except torch.OutOfMemoryError:
-            break
-        if next_cost > WORTHWHILE * cost:
-            break
-        at_once, cost = 2 * at_once, next_cost
-    torch.cuda.empty_cache()  # no effect on a CPU
-    return at_once
+    identity = {
+        "work": "experts", "network": network_identity(trainer.network), "batch": batch, "gpu_share": gpu_share,
+        "optimizer": trainer.recipe.expert_optimizer, "augmentation": list(trainer.augmentation.families),
+    }  # fmt: skip
+    return measured_once(folder, identity, measure)
 
 
 def fits_gpu(dataset: ImageDataset, gpu_share: float) -> bool:

@@ -34,7 +34,7 @@ from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
 from trainables.distillation.trajectory import Distiller
 from trainables.errors import ConfigError
 from trainables.evaluation.metrics import measure
-from trainables.evaluation.training import predict_logits, train_networks
+from trainables.evaluation.training import groups_of, networks_at_once, predict_logits, train_networks
 from trainables.experts.store import TrajectoryStore
 from trainables.networks.network import Network
 from trainables.seeding import seed_of
@@ -105,6 +105,8 @@ class MeasureWork:
     """Seed of the draws of the losses, and of the networks."""
     device: str
     """cpu or cuda."""
+    kept: Path
+    """Folder on the node for how many networks it trains at once."""
     device_share: float
     """Share of the device that the measurement of one set may use, in (0, 1]."""
 
@@ -238,13 +240,19 @@ def _trained_and_tested(work: MeasureWork, dataset: ImageDataset, images: Tensor
     labels = default_order_labels(len(images) // dataset.classes, dataset.classes).to(device)
     actual = dataset.labels(work.split)
     seeds = [seed_of(work.seed, "dcs", "network", number) for number in range(work.networks)]
-    groups = [seeds] if device.type == "cuda" else [[seed] for seed in seeds]  # as in evaluate_networks
+    training: dict[str, Any] = {"protocol": work.protocol, "augmentation": work.augmentation.for_evaluation()}
+    at_once = networks_at_once(
+        work.network,
+        images,
+        labels,
+        **training,
+        networks=work.networks,
+        folder=work.kept,
+        deterministic=work.arithmetic.deterministic,
+    )
     losses, accuracies = [], []
-    for group in groups:
-        thetas = train_networks(
-            work.network, images, labels, protocol=work.protocol,
-            augmentation=work.augmentation.for_evaluation(), seeds=group,
-        )  # fmt: skip
+    for group in groups_of(seeds, at_once):
+        thetas = train_networks(work.network, images, labels, **training, seeds=group)
         for theta in thetas:
             logits = predict_logits(
                 work.network, theta, lambda index: dataset.normalized(work.split, index, device), len(actual)

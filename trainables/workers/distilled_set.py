@@ -7,6 +7,7 @@ from trainables.distillation.learned_images import FIRST_UPDATES
 from trainables.errors import ConfigError
 from trainables.storage.checkpoints import read_checkpoint, write_checkpoint
 from trainables.storage.writing_pace import WritingPace
+from trainables.workers.iteration import iterate
 from trainables.workers.process import prepare_process
 from trainables.workers.workbench import TrialWork, Workbench
 
@@ -25,17 +26,19 @@ def distil_set(work: TrialWork, own: Mapping[str, Any], place: str) -> str:
             `skipped`, the number of skipped iterations.
 
     Raises:
-        ConfigError: The settings are invalid, or every iteration or each of the first was skipped.
+        ConfigError: The settings are invalid, or need more memory than the GPU has, or every iteration or each of the
+            first was skipped.
     """
     if read_checkpoint(place) is not None:
         return place
     prepare_process(work.device, work.arithmetic)
-    distiller, unfinished, pace = Workbench(work).distiller(own), f"{place}-under-way", WritingPace()
+    bench, unfinished, pace = Workbench(work), f"{place}-under-way", WritingPace()
+    distiller = bench.distiller(own)
     config, state = distiller.config, read_checkpoint(unfinished)
     if state is not None:
         distiller.load_state_dict(state)
     while distiller.iteration < config.iterations and not distiller.skipped == distiller.iteration >= FIRST_UPDATES:
-        distiller.step()
+        iterate(bench, distiller)
         if pace.due():
             with pace.measured():
                 write_checkpoint(unfinished, distiller.state_dict())

@@ -32,6 +32,8 @@ class ExpertWork:
     """Horizon: epochs of every expert."""
     device: str
     """cpu or cuda."""
+    kept: Path
+    """Folder on the node for how many experts it trains at once."""
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -93,7 +95,7 @@ class ExpertActor:
         """
         if self._work.arithmetic.deterministic:
             return 1
-        return experts_at_once(self._trainer, self._gpu_share)
+        return experts_at_once(self._trainer, self._gpu_share, self._work.kept)
 
     def begin(self, experts: Sequence[int], extendable: Collection[int]) -> GroupProgress:
         """Prepare the training of a group of experts; those with a complete file resume from its end.

@@ -1,5 +1,7 @@
-"""The GPU memory of a trial, measured on a GPU: one iteration and one epoch of validation."""
+"""What a trial takes of a GPU: its memory alone, and its time beside others on the same GPU."""
 
+import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +12,10 @@ from trainables.config.protocol import Protocol
 from trainables.workers.process import prepare_process
 from trainables.workers.workbench import TrialWork, Workbench
 
-__all__ = ["Footprint", "measure_footprint"]
+__all__ = ["Footprint", "TrialProbe", "measure_footprint"]
+
+TIMED = 3
+"""Iterations whose median is the time of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
 
     Raises:
         ConfigError: The settings are invalid.
-        torch.cuda.OutOfMemoryError: The trial needs more memory than the GPU has.
+        RuntimeError: The trial needs more memory than the GPU has; see `memory_errors`.
     """
     prepare_process(work.device, work.arithmetic)
     device = torch.device(work.device)
@@ -49,3 +54,31 @@ def measure_footprint(work: TrialWork, own: Mapping[str, Any]) -> Footprint:
     bench.validate(distiller.images)
     peak = total - free + torch.cuda.max_memory_reserved(device)
     return Footprint(trial_bytes=peak, gpu_bytes=total, gpu=torch.cuda.get_device_name(device))
+
+
+class TrialProbe:
+    """A trial in its own process, beside others on the same GPU; a plain class, which the driver makes an actor."""
+
+    def begin(self, work: TrialWork, own: Mapping[str, Any]) -> None:
+        """Load the data and run a first iteration, which compiles what is compiled.
+
+        Args:
+            work: Settings that all trials share; `device_share` is that of one of the trials.
+            own: The settings in which the trial differs from others.
+
+        Raises:
+            ConfigError: The settings are invalid.
+            RuntimeError: There is too little GPU memory; see `memory_errors`.
+        """
+        prepare_process(work.device, work.arithmetic)
+        self._distiller = Workbench(work).distiller(own)
+        self._distiller.step()
+
+    def seconds(self) -> float:
+        """Return the seconds of an iteration: the median of `TIMED`; an iteration ends when its loss is read."""
+        seconds = []
+        for _ in range(TIMED):
+            began = time.perf_counter()
+            self._distiller.step()
+            seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds)

@@ -16,19 +16,23 @@ from typing import Any, NamedTuple
 import torch
 from ray import tune
 
-from trainables.distillation.learned_images import FIRST_UPDATES, Update
+from trainables.distillation.learned_images import FIRST_UPDATES
 from trainables.distillation.soft_labels import label_inconsistency
 from trainables.distillation.starting_alpha import AlphaCurve
 from trainables.distillation.trajectory import Distiller, Iteration
 from trainables.errors import ConfigError
+from trainables.memory_errors import refused_without_gpu_memory
 from trainables.storage.atomic import is_disk_full
 from trainables.storage.checkpoints import checkpoint_place, read_checkpoint, write_checkpoint
 from trainables.storage.writing_pace import WritingPace
+from trainables.workers.iteration import iterate
 from trainables.workers.process import prepare_process
 from trainables.workers.rung import Halted, RungResult, SettingsFailed
 from trainables.workers.workbench import TrialWork, Workbench
 
 __all__ = ["DistillationTrial"]
+
+_MORE_MEMORY = "lower batch_syn or net_width, or let fewer trials share a GPU: --gpus-per-trial 1"
 
 
 class _IterationRecord(NamedTuple):
@@ -39,10 +43,6 @@ class _IterationRecord(NamedTuple):
     skipped: bool
     floored: bool
     seconds: float
-
-
-class _SettingsError(Exception):
-    """The settings are invalid or diverge; the message has the reason and the remedy."""
 
 
 class DistillationTrial(tune.Trainable):
@@ -56,7 +56,7 @@ class DistillationTrial(tune.Trainable):
     """The completed iterations of the rung."""
     _unconfirmed: RungResult | None
     """A rung's result that may not have arrived before this process resumed the trial."""
-    _fault: _SettingsError | None
+    _fault: ConfigError | None
     """Why the settings are invalid; None if they are valid."""
     _alpha_curve: AlphaCurve | None
     """The losses by which α was found; None: alpha_init is a number."""
@@ -78,7 +78,7 @@ class DistillationTrial(tune.Trainable):
             report = self._next_result().to_report()
             self._bench.draw(self._distiller.result_images).add_to(report)
             return report
-        except _SettingsError as error:
+        except ConfigError as error:
             return self._failure_result(SettingsFailed(str(error))).to_report()
         except OSError as error:
             if not is_disk_full(error):
@@ -90,7 +90,7 @@ class DistillationTrial(tune.Trainable):
         """Return the unconfirmed result if there is one; otherwise run a rung and return its result.
 
         Raises:
-            _SettingsError: The settings are invalid or diverge.
+            ConfigError: The settings are invalid or diverge.
             OSError: The checkpoint cannot be written.
         """
         if self._fault is not None:
@@ -117,11 +117,12 @@ class DistillationTrial(tune.Trainable):
         self._rung, self._unconfirmed, self._fault = [], None, None
         state = self._stored_state()
         try:
-            self._alpha_curve = AlphaCurve.of_state(state) or self._bench.starting_alpha(own)
-            found = {} if self._alpha_curve is None else {"alpha_init": self._alpha_curve.best}
-            self._distiller = self._bench.distiller({**own, **found})
+            with refused_without_gpu_memory("before the first iteration", _MORE_MEMORY):
+                self._alpha_curve = AlphaCurve.of_state(state) or self._bench.starting_alpha(own)
+                found = {} if self._alpha_curve is None else {"alpha_init": self._alpha_curve.best}
+                self._distiller = self._bench.distiller({**own, **found})
         except ConfigError as error:
-            self._fault = _SettingsError(str(error))
+            self._fault = error
             return
         if state is not None:
             self._resume(state)
@@ -169,7 +170,7 @@ class DistillationTrial(tune.Trainable):
         last = min((distiller.iteration - len(self._rung)) + every, distiller.config.iterations)
         while distiller.iteration < last:
             began = time.perf_counter()
-            update = self._iterate()
+            update = iterate(self._bench, distiller)
             floored = isinstance(update, Iteration) and update.floored
             seconds = time.perf_counter() - began
             self._rung.append(_IterationRecord(update.loss, update.finite, update.skipped, floored, seconds))
@@ -181,13 +182,13 @@ class DistillationTrial(tune.Trainable):
         """Refuse a distillation that will not move: none of its `first` updates was accepted, or α is not positive.
 
         Raises:
-            _SettingsError: It is such a one; the message has the loss or α, and the remedy.
+            ConfigError: It is such a one; the message has the loss or α, and the remedy.
         """
         distiller = self._distiller
         if not isinstance(distiller, Distiller):  # others skip what is not finite alone, which the rung's end tells
             return
         if distiller.alpha <= 0:
-            raise _SettingsError(
+            raise ConfigError(
                 f"α became {distiller.alpha:.3g} in iteration {distiller.iteration - 1}, and inner steps go uphill; "
                 "lower lr_alpha, or set alpha_update=log or alpha_floor"
             )
@@ -195,37 +196,17 @@ class DistillationTrial(tune.Trainable):
         if distiller.iteration == distiller.skipped == first and finite:
             config = distiller.config
             found = self._alpha_curve is not None
-            raise _SettingsError(
+            raise ConfigError(
                 f"no update was accepted: in iterations 0 to {first - 1} no matching loss was below {min(finite):.3g}, "
                 f"with α = {distiller.alpha:.3g}, and max_matching_loss is {config.max_matching_loss:g}; "
                 f"{'' if found else 'set alpha_init=auto, or '}raise max_matching_loss"
             )
 
-    def _iterate(self) -> Update:
-        """Run an iteration; if the GPU's memory is not sufficient, run it again with half the images at a time.
-
-        The distiller does not change its state before the gradient is computed, so the iteration can be repeated.
-        """
-        distiller = self._distiller
-        try:
-            return distiller.step()
-        except torch.cuda.OutOfMemoryError:
-            whole = distiller.micro_batch or min(distiller.config.batch_syn, len(distiller.images))
-        self._bench.limit(distiller, max(1, whole // 2))
-        torch.cuda.empty_cache()
-        try:
-            return distiller.step()
-        except torch.cuda.OutOfMemoryError as error:
-            raise _SettingsError(
-                f"out of GPU memory with {max(1, whole // 2)} images at a time; lower --memory-budget or "
-                f"{'batch_syn' if isinstance(distiller, Distiller) else 'batch_real'}"
-            ) from error
-
     def _rung_result(self) -> RungResult:
         """Validate, and return the result of the rung.
 
         Raises:
-            _SettingsError: No update of the rung was finite.
+            ConfigError: No update of the rung was finite, or the GPU's memory does not suffice to validate.
         """
         distiller, rung = self._distiller, self._rung
         config, count = distiller.config, len(rung)
@@ -234,14 +215,16 @@ class DistillationTrial(tune.Trainable):
             trains = config.method != "distribution"
             given = "lr_pixel" if self._alpha_curve is not None else "alpha_init or lr_pixel"
             remedy = f" (α = {distiller.alpha:.3g}); lower {given}" if trains else "; lower lr_pixel"
-            raise _SettingsError(
+            raise ConfigError(
                 f"diverged: no finite update in iterations {distiller.iteration - count} to {distiller.iteration - 1}"
                 f"{remedy}"
             )
         loss: dict[str, Any] = {distiller.loss_name: sum(finite) / len(finite)}
+        with refused_without_gpu_memory("in the validation", _MORE_MEMORY):
+            accuracy = self._bench.validate(distiller.result_images)
         return RungResult(
             iteration=distiller.iteration,
-            validation_accuracy=self._bench.validate(distiller.result_images),
+            validation_accuracy=accuracy,
             **loss,
             skip_rate=sum(record.skipped for record in rung) / count,
             not_finite_rate=1 - len(finite) / count,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 from orchestrator.cluster.connection import connected
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.errors import ClusterError
 from tests.support.losses import patience
 from trainables.errors import ConfigError
@@ -54,7 +54,7 @@ def run(resources: Resources) -> Run:
 
 
 def task(resources: Resources, function: Any, *arguments: Any, needs: tuple[Any, ...] = ()) -> Task:
-    remote = ray.remote(function).options(**resources.task_options)
+    remote = remote_task(function, resources)
     return Task(function.__name__, partial(remote.remote, *arguments), needs)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 import orchestrator.stages.baselines
 from orchestrator.cluster.resources import Resources
 from orchestrator.cluster.tasks import Task, run_tasks
+from orchestrator.cluster.worker_code import remote_task
 from orchestrator.results.entries import ComparedSet
 from orchestrator.stages.baselines import Baselines, Made
 from orchestrator.stages.inputs import prepare_inputs
@@ -54,7 +55,7 @@ def test_a_worker_that_is_lost_is_replaced_and_makes_the_rest(
     monkeypatch.setattr(orchestrator.stages.baselines, "BaselineMaker", Dies)
     said = io.StringIO()
     inputs = prepare_inputs(sweep_settings(workdir=Workdir(tmp_path)), Console(file=said))
-    train: Any = ray.remote(lambda images: f"trained on {images}").options(**resources.task_options)
+    train: Any = remote_task(lambda images: f"trained on {images}", resources)
     made = {wanted: Made(0, wanted) for wanted in SETS}
     tasks = Baselines(inputs, resources, SETS, teacher=False).tasks()
     tasks |= {wanted: Task("network", train.remote, (made[wanted],)) for wanted in SETS}

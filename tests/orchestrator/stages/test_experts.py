@@ -55,7 +55,7 @@ def stage(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
     store = TrajectoryStore(tmp_path, expert_identity(NETWORK, ("flip",), seed=5))
 
     def run(count: int, epochs: int, actors: int = 1) -> Any:
-        work = ExpertWork(dataset=prepared, store=store, epochs=epochs, device="cpu")
+        work = ExpertWork(dataset=prepared, store=store, epochs=epochs, device="cpu", kept=prepared.parent)
         inputs = SimpleNamespace(
             settings=SimpleNamespace(
                 fixed={"expert_count": count}, space=SimpleNamespace(horizon_epochs=epochs), retrain_corrupt=False

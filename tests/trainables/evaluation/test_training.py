@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from trainables.config.protocol import Protocol
 from trainables.data.augmentation import FAMILIES, Augmentation
 from trainables.data.datasets import ImageDataset
 from trainables.data.labels import default_order_labels
-from trainables.evaluation import training as evaluation
 from trainables.evaluation.metrics import measure
 from trainables.evaluation.optimizer import learning_rate
 from trainables.evaluation.training import (
     evaluate,
     evaluate_networks,
+    groups_of,
+    networks_at_once,
     predict,
     train_network,
     train_networks,
@@ -403,16 +405,21 @@ class TestEvaluate:
         assert min(accuracies.values()) > 0.5
 
     @pytest.mark.parametrize("together", [False, True])
-    def test_several_networks_are_tested_each_as_alone(
-        self, small_digits: ImageDataset, monkeypatch: pytest.MonkeyPatch, together: bool
-    ) -> None:
-        monkeypatch.setattr(evaluation, "_pays_side_by_side", lambda device: together)
+    def test_several_networks_are_tested_each_as_alone(self, small_digits: ImageDataset, together: bool) -> None:
         rows = torch.cat([(small_digits.labels("train") == label).nonzero()[:2, 0] for label in range(10)])
         images, labels = small_digits.normalized("train", rows), default_order_labels(2, 10)
         options: dict[str, Any] = {"protocol": Protocol(epochs=6, drop_after_epochs=4), "augmentation": Augmentation()}
         said: list[int] = []
         found = evaluate_networks(
-            NETWORK, small_digits, "test", images.__getitem__, labels, seeds=[7, 8], progress=said.append, **options
+            NETWORK,
+            small_digits,
+            "test",
+            images.__getitem__,
+            labels,
+            seeds=[7, 8],
+            at_once=1 + together,
+            progress=said.append,
+            **options,
         )
         alone = [
             evaluate(NETWORK, small_digits, "test", images.__getitem__, labels, seed=seed, **options) for seed in (7, 8)
@@ -423,3 +430,17 @@ class TestEvaluate:
         )
         assert found[0] != found[1]
         assert said == ([2, 4, 6, 8, 10, 12] if together else list(range(1, 13)))
+
+    def test_on_a_cpu_they_are_trained_one_after_the_other_and_nothing_is_measured(self, tmp_path: Path) -> None:
+        images = torch.zeros(10, 1, 8, 8)
+        assert networks_at_once(
+            NETWORK, images, torch.arange(10), protocol=Protocol.challenge(1),
+            augmentation=Augmentation(), networks=5, folder=tmp_path,
+        ) == 1  # fmt: skip
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("at_once", "groups"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (3, [[0, 1, 2]]), (16, [[0, 1, 2]])]
+    )
+    def test_seeds_are_grouped_in_order(self, at_once: int, groups: list[list[int]]) -> None:
+        assert groups_of([0, 1, 2], at_once) == groups

@@ -24,7 +24,6 @@ from trainables.experts.training import (
     DivergedExpert,
     ExpertState,
     ExpertTrainer,
-    double_while_worthwhile,
     experts_at_once,
     gsam_direction,
     sam_perturbation,
@@ -432,27 +431,8 @@ class TestTogether:
 
 
 class TestHowManyAtOnce:
-    def test_one_on_a_cpu(self, trainer: Callable[..., ExpertTrainer]) -> None:
-        assert experts_at_once(trainer(), 0.0) == 1
-
-    @pytest.mark.parametrize(
-        ("seconds", "expected"),
-        [
-            ({1: 1.0, 2: 1.1}, 1),
-            ({1: 1.0, 2: 0.97}, 1),  # not worth its memory
-            ({1: 1.0, 2: 0.6, 4: 0.5, 8: 0.49}, 4),
-            ({1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3, 16: 0.2}, 16),  # and 32 is not asked for
-            ({1: 1.0, 2: 0.6}, 2),  # no memory for 4
-        ],
-    )
-    def test_doubles_while_each_gets_cheaper_and_memory_lasts(self, seconds: dict[int, float], expected: int) -> None:
-        def seconds_per_step(at_once: int) -> float:
-            if at_once not in seconds:
-                assert at_once <= 16
-                raise torch.OutOfMemoryError
-            return seconds[at_once]
-
-        assert double_while_worthwhile(seconds_per_step) == expected
+    def test_one_on_a_cpu(self, trainer: Callable[..., ExpertTrainer], tmp_path: Path) -> None:
+        assert experts_at_once(trainer(), 0.0, tmp_path) == 1 and not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("at_once", [1, 3])
     def test_a_measured_step_takes_time(self, trainer: Callable[..., ExpertTrainer], at_once: int) -> None:
@@ -471,6 +451,7 @@ def work(trainer: Callable[..., ExpertTrainer], tmp_path: Path, digits_path: Pat
             ),
             epochs=epochs,
             device="cpu",
+            kept=tmp_path / "kept",
         )
 
     return build

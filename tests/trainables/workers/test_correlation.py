@@ -65,6 +65,7 @@ def work(digits_path: Path, store: Callable[[tuple[str, ...]], TrajectoryStore])
     return MeasureWork(
         dataset=digits_path, store=store(tuple(FAMILIES)), experts=3, epochs=6, settings=vars(TRIAL), losses=LOSSES,
         split="test", protocol=Protocol.challenge(20), networks=2, seed=5, device="cpu", device_share=1.0,
+        kept=digits_path.parent,
     )  # fmt: skip
 
 

@@ -85,7 +85,9 @@ def train_experts(files: Files) -> list[Any]:
     """Train two experts for two epochs, then, as another actor would, for a third."""
     ends = []
     for epochs, known in ((EPOCHS - 1, []), (EPOCHS, [0, 1])):
-        work = ExpertWork(dataset=files.dataset, store=files.store, epochs=epochs, device=files.device)
+        work = ExpertWork(
+            dataset=files.dataset, store=files.store, epochs=epochs, device=files.device, kept=files.root / "kept"
+        )
         actor = ExpertActor(work, 0.5 if files.device == "cuda" else 0.0)
         under_way = actor.begin([0, 1], known).under_way
         while under_way:
@@ -145,7 +147,8 @@ def test_experts_are_trained_and_extended(same: Callable[..., None]) -> None:
 def test_a_group_of_experts_is_sized_by_trying(cuda: Files) -> None:
     with pretended_cuda():
         actor = ExpertActor(
-            ExpertWork(dataset=cuda.dataset, store=cuda.store, epochs=EPOCHS, device="cuda"), gpu_share=0.5
+            ExpertWork(dataset=cuda.dataset, store=cuda.store, epochs=EPOCHS, device="cuda", kept=cuda.root / "kept"),
+            gpu_share=0.5,
         )
         assert 1 <= actor.at_once() <= 16
 
@@ -237,6 +240,7 @@ def test_the_correlation_of_losses(source: Any, same: Callable[..., None]) -> No
         work = MeasureWork(
             dataset=files.dataset, store=files.store, experts=2, epochs=EPOCHS, settings=SETTINGS, losses=LOSSES,
             split="test", protocol=Protocol.challenge(2), networks=2, seed=0, device=files.device, device_share=0.5,
+            kept=files.root / "kept",
         )  # fmt: skip
         return list(measure_set(work, source))
 

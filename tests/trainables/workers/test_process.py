@@ -99,7 +99,9 @@ def test_an_expert_on_a_cpu_has_the_same_bits_whatever_the_key(
     for arithmetic in (IEEE, DETERMINISTIC):
         identity = expert_identity(small_network, ("rotate", "scale"), arithmetic=arithmetic)
         store = TrajectoryStore(tmp_path, identity)
-        actor = ExpertActor(ExpertWork(dataset=digits_path, store=store, epochs=2, device="cpu"), 0.0)
+        actor = ExpertActor(
+            ExpertWork(dataset=digits_path, store=store, epochs=2, device="cpu", kept=digits_path.parent), 0.0
+        )
         actor.begin([0], ())
         actor.train_epoch()
         store.record(actor.train_epoch().finished)

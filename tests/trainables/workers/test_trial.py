@@ -18,6 +18,7 @@ from torch import Tensor
 
 from search_spaces.entry import Kind
 from tests.support.experts import expert_identity
+from tests.support.gpu_memory import GPU_MEMORY_ERRORS
 from tests.support.implementations import own
 from tests.support.settings import distillation_config
 from trainables.config.protocol import Protocol
@@ -36,14 +37,17 @@ from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image
 from trainables.distillation.soft_labels import label_inconsistency, soft_labels
 from trainables.distillation.starting_alpha import AlphaCurve, find_alpha
 from trainables.distillation.trajectory import Distiller
+from trainables.errors import ConfigError
 from trainables.experts.store import Trajectories, TrajectoryStore
+from trainables.memory_errors import first_line
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import seed_of
 from trainables.storage.checkpoints import checkpoint_place, read_checkpoint
 from trainables.workers.diagnostics import losses_of_trial
+from trainables.workers.distilled_set import distil_set
 from trainables.workers.rung import RungPictures
 from trainables.workers.trial import DistillationTrial
-from trainables.workers.workbench import TrialWork
+from trainables.workers.workbench import TrialWork, Workbench
 
 SETTINGS = dataclasses.asdict(
     distillation_config(
@@ -563,20 +567,90 @@ class TestFaults:
         result = trial(precision="bf16", compile="off").step()
         assert "compile must be auto or on" in result["failed"] and result["done"] and result["iteration"] == 0
 
+    @pytest.mark.parametrize("error", GPU_MEMORY_ERRORS.values(), ids=GPU_MEMORY_ERRORS.keys())
     def test_without_gpu_memory_half_the_images_are_taken_at_a_time_once(
-        self, trial: Callable[..., DistillationTrial]
+        self, trial: Callable[..., DistillationTrial], error: RuntimeError
     ) -> None:
         whole, halved, hopeless = trial(), trial(), trial()
         whole.step()
-        fail_with_memory(halved, above=5)
+        fail_with_memory(halved, error, above=5)
         result = halved.step()
         assert result["micro_batch_images"] == 5
         torch.testing.assert_close(state_of(halved)["images"], state_of(whole)["images"], rtol=1e-3, atol=1e-4)
         resumed = trial(trial_number=1)  # which does not have to find out again
         distiller = resumed._distiller
         assert isinstance(distiller, Distiller) and distiller.matcher.step.micro_batch == 5
-        fail_with_memory(hopeless, above=4)
-        assert "out of GPU memory with 5 images at a time" in hopeless.step()["failed"]
+        fail_with_memory(hopeless, error, above=4)
+        failed = hopeless.step()["failed"]
+        assert failed.startswith("out of GPU memory with 5 images at a time")
+        assert failed.endswith("; lower --memory-budget or batch_syn")
+
+    @pytest.mark.parametrize("error", GPU_MEMORY_ERRORS.values(), ids=GPU_MEMORY_ERRORS.keys())
+    def test_without_gpu_memory_for_the_unrolled_gradient_the_trial_ends_with_the_reason(
+        self, trial: Callable[..., DistillationTrial], error: RuntimeError
+    ) -> None:
+        running = trial(gradient="unrolled")
+        fail_with_memory(running, error, above=0)
+        result = running.step()
+        assert result["done"] and result["failed"] == (
+            "out of GPU memory with the graphs of N = 4 steps of batch_syn = 10 images (gradient=unrolled) "
+            f"({first_line(error)}); set gradient=exact, or lower N or batch_syn"
+        )
+
+    @pytest.mark.parametrize("error", GPU_MEMORY_ERRORS.values(), ids=GPU_MEMORY_ERRORS.keys())
+    @pytest.mark.parametrize(
+        ("part", "when"), [("distiller", "before the first iteration"), ("validate", "in the validation")]
+    )
+    def test_without_gpu_memory_beside_the_gradient_the_trial_ends_with_the_reason(
+        self,
+        trial: Callable[..., DistillationTrial],
+        monkeypatch: pytest.MonkeyPatch,
+        error: RuntimeError,
+        part: str,
+        when: str,
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Workbench, part, fail)
+        result = trial().step()
+        assert result["done"] and result["failed"].startswith(f"out of GPU memory {when} ({first_line(error)}); lower")
+
+    def test_a_distillation_of_a_comparison_takes_half_the_images_too(
+        self, work: TrialWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole, halved, hopeless = (str(tmp_path / f"{name}.safetensors") for name in ("whole", "halved", "hopeless"))
+        distil_set(work, {"variant": "a"}, whole)
+        gradient = Matcher.__call__
+
+        def scarce(above: int) -> Any:
+            def call(matcher: Matcher, **work: Any) -> MatchingGradient:
+                if (matcher.step.micro_batch or math.inf) > above:
+                    raise GPU_MEMORY_ERRORS["cuDNN's engines"]
+                return gradient(matcher, **work)
+
+            return call
+
+        monkeypatch.setattr(Matcher, "__call__", scarce(5))
+        distil_set(work, {"variant": "a"}, halved)
+        sets = [read_checkpoint(place) for place in (whole, halved)]
+        assert sets[0] is not None and sets[1] is not None and not torch.equal(sets[0]["images"], sets[1]["images"])
+        torch.testing.assert_close(sets[0]["images"], sets[1]["images"], rtol=1e-3, atol=1e-4)
+        monkeypatch.setattr(Matcher, "__call__", scarce(4))
+        with pytest.raises(ConfigError, match="out of GPU memory with 5 images at a time"):
+            distil_set(work, {"variant": "a"}, hopeless)
+        assert read_checkpoint(hopeless) is None
+
+    @pytest.mark.parametrize("part", ["distiller", "validate"])
+    def test_an_error_of_another_kind_is_no_matter_of_the_settings(
+        self, trial: Callable[..., DistillationTrial], monkeypatch: pytest.MonkeyPatch, part: str
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+        monkeypatch.setattr(Workbench, part, fail)
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            trial().step()
 
     def test_a_full_disk_halts_the_trial_and_spares_the_old_checkpoint(
         self, trial: Callable[..., DistillationTrial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -595,14 +669,14 @@ def no_room(*_: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def fail_with_memory(trial: Any, *, above: int) -> None:
+def fail_with_memory(trial: Any, error: RuntimeError, *, above: int) -> None:
     """Let the trial's gradients run out of memory where they take more than so many images at a time."""
     distiller, make = trial._distiller, trial._bench.matcher
 
     class Scarce(Matcher):
         def __call__(self, **work: Any) -> MatchingGradient:
             if (self.step.micro_batch or math.inf) > above:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+                raise error
             return super().__call__(**work)
 
     def scarce(settings: Any, micro_batch: int | None) -> Any:
