@@ -9,8 +9,9 @@ from orchestrator.state.settings import SweepSettings
 
 __all__ = ["Plan", "make_plan"]
 
-# Copies of an image's activations in a Hessian-vector product: trainables/distillation/micro_batches.py, three a block.
-GRAPH_COPIES = 12
+# Bytes of an image's graph, of its convolutions' outputs: trainables/distillation/micro_batches.py.
+CPU_GRAPH_FACTOR = 36
+GPU_GRAPH_FACTOR = {"fp32": 8, "tf32": 8, "bf16": 13}
 
 FASTEST_GRAPH_BYTES = 18 * 2**20
 """Bytes of convolution outputs of a micro-batch on a CPU: trainables/distillation/micro_batches.py, CPU_BYTES."""
@@ -34,7 +35,9 @@ class Plan:
     trial_bytes: int
     """Memory of one trial beside the shared maps and the graph."""
     graph_bytes: int
-    """Memory of the graph for one image of a micro-batch, whose size does not change the gradient."""
+    """Memory on a CPU of the graph for one image of a micro-batch, whose size does not change the gradient."""
+    gpu_graph_bytes: int
+    """The same on a GPU."""
     worker_bytes: int
     """Memory of a worker's process on a CPU: an expert, a trial or a network, whichever takes most."""
     chunk: int
@@ -88,7 +91,9 @@ def make_plan(settings: SweepSettings) -> Plan:
     chunk = min(first["batch_syn"], set_size)
     epochs, activations = settings.space.horizon_epochs, network.activations
     trial_bytes = 4 * ((first["N"] + 6) * network.parameters + 4 * set_size * network.pixels)
-    graph_bytes = 4 * GRAPH_COPIES * activations
+    graph_bytes, gpu_graph_bytes = (
+        4 * factor * network.outputs for factor in (CPU_GRAPH_FACTOR, GPU_GRAPH_FACTOR[precision])
+    )
     at_once = max(1, min(chunk, FASTEST_GRAPH_BYTES // (4 * network.outputs)))
     graph = min(at_once * graph_bytes, settings.memory_budget_bytes or math.inf)
     train_images = round(data.train_images * (1 - fixed["validation_share"]))
@@ -102,6 +107,7 @@ def make_plan(settings: SweepSettings) -> Plan:
         image_bytes=(whole.train_images + whole.test_images) * network.pixels,
         trial_bytes=trial_bytes,
         graph_bytes=graph_bytes,
+        gpu_graph_bytes=gpu_graph_bytes,
         worker_bytes=PROCESS_BYTES + int(max(trial_bytes + graph, training)),
         chunk=chunk,
         work=work,

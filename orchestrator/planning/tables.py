@@ -82,8 +82,8 @@ def _print_work(console: Console, settings: SweepSettings, plan: Plan) -> None:
     what.add_row(
         "memory of one trial",
         f"{plan.trial_bytes / 2**20:,.0f} MiB beside the libraries and the shared experts, and "
-        f"{plan.graph_bytes / 2**20:,.1f} MiB for each of the 1 to {plan.chunk:,} images of a step taken at a time, as "
-        "many as memory allows (--memory-budget)",
+        f"{plan.graph_bytes / 2**20:,.1f} MiB ({plan.gpu_graph_bytes / 2**20:,.1f} on a GPU) for each of the 1 to "
+        f"{plan.chunk:,} images of a step taken at a time, as many as memory allows (--memory-budget)",
     )
     if not isinstance(settings.space, Comparison):
         first, largest = (_duration(plan.core_s(work)) for work in (plan.work.first, plan.work.largest))

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image, spare_bytes
+from trainables.distillation.micro_batches import bytes_per_image, graph_factor, spare_bytes
 from trainables.networks.convnet import ConvNet
 from trainables.networks.network import Network
 
@@ -52,7 +52,14 @@ def kept_bytes(network: Network, images: int, micro_batch: int, precision: str) 
 
 
 def steps_to_keep(
-    network: Network, steps: int, images: int, micro_batch: int, precision: str, *, budget_bytes: float
+    network: Network,
+    steps: int,
+    images: int,
+    micro_batch: int,
+    precision: str,
+    *,
+    device: torch.device,
+    budget_bytes: float,
 ) -> int:
     """Return how many of the inner steps keep their graphs, beside the graph of one micro-batch of the products.
 
@@ -62,10 +69,12 @@ def steps_to_keep(
         images: Images of the largest step.
         micro_batch: Largest number of images that pass through the network at a time.
         precision: A name of `inner_step.PRECISIONS`.
+        device: Device of the inner steps.
         budget_bytes: Memory for all of it.
     """
     if type(network) is not ConvNet:
         return 0
-    left_bytes = budget_bytes - GRAPH_FACTOR * bytes_per_image(network) * min(images, micro_batch)
+    products = graph_factor(device, precision) * bytes_per_image(network) * min(images, micro_batch)
+    left_bytes = budget_bytes - products
     fitting = int(left_bytes // kept_bytes(network, images, micro_batch, precision))
     return min(steps, max(0, fitting))

@@ -8,11 +8,15 @@ from trainables.errors import ConfigError
 from trainables.machine import Machine
 from trainables.networks.network import Network
 
-__all__ = ["bytes_per_image", "device_bytes", "micro_batch_for", "spare_bytes"]
+__all__ = ["bytes_per_image", "device_bytes", "graph_factor", "micro_batch_for", "spare_bytes"]
 
-GRAPH_FACTOR = 36
-"""Peak memory of one more image in a Hessian-vector product, as a multiple of the bytes of its convolutions' outputs.
-On a CPU, it was measured as 24 uncompiled and 34 compiled (Winograd's tiles), benchmarks/RESULTS.md."""
+CPU_GRAPH_FACTOR = 36
+"""Peak memory of one more image in a Hessian-vector product on a CPU, as a multiple of the float32 bytes of its
+convolutions' outputs: measured of whole processes as 24 uncompiled and 34 compiled (Winograd's tiles),
+benchmarks/RESULTS.md."""
+GPU_GRAPH_FACTOR = {"fp32": 8, "tf32": 8, "bf16": 13}
+"""The same on a GPU by precision: the live tensors, 7 and 11.5, and a tenth for the allocator. A compiled step was not
+counted; a trial that runs out of memory takes half the images."""
 CPU_BYTES = 18 * 2**20
 """Bytes of convolution outputs per micro-batch that were fastest on a CPU: they fit into its last-level cache."""
 SPARE = 0.8
@@ -22,6 +26,16 @@ SPARE = 0.8
 def bytes_per_image(network: Network) -> int:
     """Return the bytes of one image's convolution outputs, float32."""
     return 4 * network.outputs
+
+
+def graph_factor(device: torch.device, precision: str) -> int:
+    """Return the memory of an image's graph in a Hessian-vector product, in float32 bytes of its convolutions' outputs.
+
+    Args:
+        device: Device of the inner step.
+        precision: A name of `inner_step.PRECISIONS`.
+    """
+    return GPU_GRAPH_FACTOR[precision] if device.type == "cuda" else CPU_GRAPH_FACTOR
 
 
 def device_bytes(device: torch.device) -> int:
@@ -40,7 +54,9 @@ def spare_bytes(device: torch.device, share: float = 1.0) -> float:
     return share * SPARE * device_bytes(device)
 
 
-def micro_batch_for(network: Network, chunk: int, *, device: torch.device, budget_bytes: float) -> int:
+def micro_batch_for(
+    network: Network, chunk: int, *, device: torch.device, budget_bytes: float, precision: str = "fp32"
+) -> int:
     """Return the micro-batch size of an inner step; the gradient does not depend on it, up to rounding.
 
     Args:
@@ -48,14 +64,16 @@ def micro_batch_for(network: Network, chunk: int, *, device: torch.device, budge
         chunk: Images of the largest chunk.
         device: Device of the inner step.
         budget_bytes: Memory that the graph may take, in bytes.
+        precision: A name of `inner_step.PRECISIONS`.
 
     Raises:
         ConfigError: Not even one image fits.
     """
     image = bytes_per_image(network)
-    if (fitting := int(budget_bytes // (GRAPH_FACTOR * image))) < 1:
+    graph = graph_factor(device, precision) * image
+    if (fitting := int(budget_bytes // graph)) < 1:
         raise ConfigError(
-            f"one image's graph takes about {GRAPH_FACTOR * image / 2**20:.0f} MiB, the memory budget is "
+            f"one image's graph takes about {graph / 2**20:.0f} MiB, the memory budget is "
             f"{budget_bytes / 2**20:.0f} MiB; raise --memory-budget or lower net_width"
         )
     fastest = max(1, CPU_BYTES // image) if device.type == "cpu" else chunk

@@ -231,7 +231,13 @@ def _trajectory_loss(work: MeasureWork, config: DistillationConfig, images: Tens
 def _micro_batch(work: MeasureWork, chunk: int) -> int:
     """Return the micro-batch size at which a chunk fits into the device's share of memory."""
     device = torch.device(work.device)
-    return micro_batch_for(work.network, chunk, device=device, budget_bytes=spare_bytes(device, work.device_share))
+    return micro_batch_for(
+        work.network,
+        chunk,
+        device=device,
+        budget_bytes=spare_bytes(device, work.device_share),
+        precision=work.arithmetic.precision,
+    )
 
 
 def _trained_and_tested(work: MeasureWork, dataset: ImageDataset, images: Tensor) -> tuple[list[float], list[float]]:

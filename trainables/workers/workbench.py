@@ -148,7 +148,7 @@ class Workbench:
             dataset=self._dataset,
             images=images.to(self._device),
             seed=seed,
-            micro_batch=self._micro_batch(config.batch_real),
+            micro_batch=self._micro_batch(config.batch_real, config.precision),
         )
 
     def starting_alpha(self, own: Mapping[str, Any]) -> AlphaCurve | None:
@@ -245,7 +245,7 @@ class Workbench:
         if config.gradient == "unrolled":  # it keeps whole chunks, as the reference codes do
             return self.matcher(config, None)
         chunk = min(config.batch_syn, images)
-        micro_batch = self._micro_batch(chunk)
+        micro_batch = self._micro_batch(chunk, config.precision)
         return self.matcher(config, micro_batch, self._kept_steps(config, chunk, micro_batch))
 
     def _kept_steps(self, config: DistillationConfig, chunk: int, micro_batch: int) -> int:
@@ -254,13 +254,15 @@ class Workbench:
         if work.compiled or not self._keeps_graphs:  # a compiled step has no graph to keep
             return 0
         budget = work.memory_budget_bytes or kept_graphs_budget(self._device, work.device_share)
-        return steps_to_keep(work.network, config.N, chunk, micro_batch, config.precision, budget_bytes=budget)
+        return steps_to_keep(
+            work.network, config.N, chunk, micro_batch, config.precision, device=self._device, budget_bytes=budget
+        )
 
-    def _micro_batch(self, chunk: int) -> int:
+    def _micro_batch(self, chunk: int, precision: str) -> int:
         """Return the micro-batch size at which a chunk fits into the memory budget."""
         work = self.work
         budget = work.memory_budget_bytes or spare_bytes(self._device, work.device_share)
-        return micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget)
+        return micro_batch_for(work.network, chunk, device=self._device, budget_bytes=budget, precision=precision)
 
     def _make_inner_step(self, precision: str, compiled: bool, micro_batch: int | None) -> InnerStep:
         return InnerStep(self.work.network, precision=precision, compiled=compiled, micro_batch=micro_batch)

@@ -57,5 +57,6 @@ def test_a_worker_takes_its_libraries_and_what_it_computes() -> None:
 def test_the_plan_counts_with_the_workers_own_numbers() -> None:
     """The plan loads no torch, so it repeats them."""
     assert plan_module.FASTEST_GRAPH_BYTES == micro_batches.CPU_BYTES
-    assert 3 * plan_module.GRAPH_COPIES == micro_batches.GRAPH_FACTOR
+    assert plan_module.CPU_GRAPH_FACTOR == micro_batches.CPU_GRAPH_FACTOR
+    assert plan_module.GPU_GRAPH_FACTOR == micro_batches.GPU_GRAPH_FACTOR
     assert Protocol.challenge(1).batch_size == work.BATCH

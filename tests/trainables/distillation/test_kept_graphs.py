@@ -17,7 +17,7 @@ from trainables.distillation.kept_graphs import (
     steps_to_keep,
 )
 from trainables.distillation.matching import Chunk, Matcher
-from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image
+from trainables.distillation.micro_batches import CPU_GRAPH_FACTOR, GPU_GRAPH_FACTOR, bytes_per_image
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.seeding import generator
@@ -68,12 +68,25 @@ def test_memory_grows_by_a_step_as_predicted(
     assert 0.85 * predicted < (many - few) / 4 < 1.1 * predicted
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpus_graph_factor_is_that_of_live_tensors_and_a_reserve(precision: str) -> None:
+    """With nothing kept, each image more takes the products' graph: counted, on a CPU, without compiling."""
+    network = ConvNet(channels=3, image_size=16, classes=10, depth=2, width=32)
+    few, many = (
+        peak_bytes(network, images=images, micro_batch=images, precision=precision, kept_steps=0) for images in (8, 24)
+    )
+    counted = (many - few) / 16 / bytes_per_image(network)
+    assert 0.75 * GPU_GRAPH_FACTOR[precision] < counted < GPU_GRAPH_FACTOR[precision]
+
+
 def test_as_many_as_fit_beside_a_micro_batch_and_never_more_than_there_are() -> None:
     one = kept_bytes(NETWORK, 20, 10, "fp32")
-    products = GRAPH_FACTOR * 10 * bytes_per_image(NETWORK)
+    products = CPU_GRAPH_FACTOR * 10 * bytes_per_image(NETWORK)
 
     def kept(fitting: float, steps: int = 30, precision: str = "fp32") -> int:
-        return steps_to_keep(NETWORK, steps, 20, 10, precision, budget_bytes=products + fitting * one)
+        return steps_to_keep(
+            NETWORK, steps, 20, 10, precision, device=torch.device("cpu"), budget_bytes=products + fitting * one
+        )
 
     assert [kept(fitting) for fitting in (-1.0, 0.9, 1.1, 7.5, 29.5, 30.5, 1000)] == [0, 0, 1, 7, 29, 30, 30]
     assert kept(7.5, steps=5) == 5
@@ -86,7 +99,7 @@ def test_another_network_keeps_none() -> None:
         pass
 
     other = Other(channels=3, image_size=32, classes=10)
-    assert steps_to_keep(other, 20, 10, 10, "fp32", budget_bytes=1e15) == 0
+    assert steps_to_keep(other, 20, 10, 10, "fp32", device=torch.device("cpu"), budget_bytes=1e15) == 0
 
 
 def test_a_cpu_keeps_room_for_others() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from trainables.distillation.micro_batches import (
-    GRAPH_FACTOR,
+    CPU_GRAPH_FACTOR,
+    GPU_GRAPH_FACTOR,
     SPARE,
     bytes_per_image,
     device_bytes,
@@ -23,15 +24,18 @@ def test_bytes_of_an_image_are_those_of_its_convolutions_outputs() -> None:
 
 
 def test_the_budget_holds() -> None:
-    image = GRAPH_FACTOR * bytes_per_image(NETWORK)
+    image = CPU_GRAPH_FACTOR * bytes_per_image(NETWORK)
     for fitting in (1, 2, 7):
         assert micro_batch_for(NETWORK, 20, device=CPU, budget_bytes=(fitting + 0.5) * image) <= fitting
 
 
 def test_pieces_are_equal_so_that_little_is_filled_up() -> None:
-    image = GRAPH_FACTOR * bytes_per_image(NETWORK)
-    assert micro_batch_for(NETWORK, 20, device=CPU, budget_bytes=19.5 * image) == 10
-    assert micro_batch_for(NETWORK, 1000, device=torch.device("cuda"), budget_bytes=300.5 * image) == 250
+    image = bytes_per_image(NETWORK)
+    assert micro_batch_for(NETWORK, 20, device=CPU, budget_bytes=19.5 * CPU_GRAPH_FACTOR * image) == 10
+    gpu = torch.device("cuda")
+    for precision, factor in GPU_GRAPH_FACTOR.items():
+        budget = 300.5 * factor * image
+        assert micro_batch_for(NETWORK, 1000, device=gpu, budget_bytes=budget, precision=precision) == 250
 
 
 def test_a_small_chunk_is_taken_whole_and_a_large_one_as_a_cpus_cache_holds_it() -> None:
@@ -53,7 +57,7 @@ def test_the_memory_of_a_cpu_is_the_machines() -> None:
 
 def test_a_gpus_memory_is_all_of_it_whatever_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed trial finds its own cache, or a neighbour that had not begun before, and takes the same size."""
-    gpu, image = torch.device("cuda"), GRAPH_FACTOR * bytes_per_image(NETWORK)
+    gpu, image = torch.device("cuda"), GPU_GRAPH_FACTOR["fp32"] * bytes_per_image(NETWORK)
     sizes = set()
     for free in (0, 3 * image, 100 * image):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 100 * image))

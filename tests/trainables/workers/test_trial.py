@@ -33,7 +33,7 @@ from trainables.distillation.initialization import initial_images
 from trainables.distillation.inner_step import InnerStep
 from trainables.distillation.kept_graphs import kept_bytes
 from trainables.distillation.matching import Matcher, MatchingGradient
-from trainables.distillation.micro_batches import GRAPH_FACTOR, bytes_per_image
+from trainables.distillation.micro_batches import CPU_GRAPH_FACTOR, bytes_per_image
 from trainables.distillation.soft_labels import label_inconsistency, soft_labels
 from trainables.distillation.starting_alpha import AlphaCurve, find_alpha
 from trainables.distillation.trajectory import Distiller
@@ -153,7 +153,7 @@ def test_a_small_memory_budget_changes_the_rounding_alone(
     trial: Callable[..., DistillationTrial], work: TrialWork
 ) -> None:
     plenty = trial()
-    object.__setattr__(work, "memory_budget_bytes", 3.5 * GRAPH_FACTOR * bytes_per_image(work.network))
+    object.__setattr__(work, "memory_budget_bytes", 3.5 * CPU_GRAPH_FACTOR * bytes_per_image(work.network))
     tight = trial()
     object.__setattr__(work, "memory_budget_bytes", None)
     assert [run.step()["micro_batch_images"] for run in (plenty, tight)] == [10, 3]
@@ -163,7 +163,7 @@ def test_a_small_memory_budget_changes_the_rounding_alone(
 
 
 def test_kept_graphs_change_no_bit(trial: Callable[..., DistillationTrial], work: TrialWork) -> None:
-    images = 10.2 * GRAPH_FACTOR * bytes_per_image(work.network)
+    images = 10.2 * CPU_GRAPH_FACTOR * bytes_per_image(work.network)
     budget = images + 2 * kept_bytes(work.network, 10, 10, "fp32")
     runs: dict[float | None, DistillationTrial] = {None: trial()}
     for memory_budget_bytes in (budget, images):
