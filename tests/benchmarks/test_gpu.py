@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks import gpu
 from benchmarks.device.jobs import Job, Part
+from benchmarks.device.record import Record
 from benchmarks.device.results import Fact
 from benchmarks.device.sizes import Shares, Sizes, cpu_sizes
 from benchmarks.device.trainings import ExpertWork
@@ -180,7 +181,7 @@ def test_invalid_input_is_refused_before_any_work(tmp_path: Path, words: list[st
 
 
 def test_a_wrong_value_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = gpu.Record(device="cpu", minutes=1, sizes=cpu_sizes())  # nothing was checked
+    record = Record(device="cpu", minutes=1, sizes=cpu_sizes())  # nothing was checked
     monkeypatch.setattr(gpu, "run", lambda sizes, **options: record)
     done = CliRunner().invoke(gpu.main, ["--device", "cpu", "--out", str(tmp_path)])
     assert done.exit_code == 1 and "## Correctness: not all checked" in done.output
