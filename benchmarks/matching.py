@@ -7,6 +7,7 @@ import torch
 
 from trainables.data.augmentation import Augmentation
 from trainables.distillation.inner_step import InnerStep
+from trainables.distillation.kept_graphs import kept_graphs_budget, steps_to_keep
 from trainables.distillation.matching import Matcher, draw_chunks
 from trainables.distillation.micro_batches import micro_batch_for, spare_bytes
 from trainables.networks.convnet import ConvNet
@@ -60,6 +61,7 @@ class MatchingProblem:
         device: torch.device,
         share: float = 1.0,
         micro_batch: int | None = None,
+        keep: bool = False,
     ) -> Matcher:
         """Return the matcher, with micro-batches as a trial has them; the unrolled gradient has none.
 
@@ -70,6 +72,7 @@ class MatchingProblem:
             device: Where it runs.
             share: Share of the device's memory that it may take.
             micro_batch: Images of a micro-batch; None: a trial's choice.
+            keep: Whether as many inner steps keep their graphs as a trial would let them; only for `exact`, uncompiled.
 
         Raises:
             ConfigError: The combination is refused, or the memory does not suffice.
@@ -81,7 +84,11 @@ class MatchingProblem:
             budget = spare_bytes(device, share)
             micro_batch = micro_batch_for(network, self.batch, device=device, budget_bytes=budget)
         step = InnerStep(network, precision=precision, compiled=compiled, micro_batch=micro_batch)
-        return Matcher(step, self.augmentation, method=method)
+        kept = 0
+        if keep and micro_batch is not None:
+            budget = kept_graphs_budget(device, share)
+            kept = steps_to_keep(network, self.steps, self.batch, micro_batch, precision, budget_bytes=budget)
+        return Matcher(step, self.augmentation, method=method, kept_steps=kept)
 
     def arguments(self, device: torch.device, dtype: torch.dtype, steps: int | None = None) -> dict[str, Any]:
         """Return the arguments of a call of the matcher, the same numbers on every device and in every dtype.

@@ -25,6 +25,7 @@ def gradient(
     problem: MatchingProblem,
     precision: str,
     compile_seconds: float | None,
+    keep: bool,
     device: str,
     most: int,
     deadline: float,
@@ -36,6 +37,7 @@ def gradient(
         problem: Its size.
         precision: A name of `PRECISIONS`.
         compile_seconds: What compiling is assumed to take, s; None: not compiled.
+        keep: Whether inner steps keep their graphs, as many as a trial would let them.
         device: Where it runs.
         most: The largest number of samples.
         deadline: When all must be done, on the clock of `time.monotonic`.
@@ -48,7 +50,7 @@ def gradient(
     if compile_seconds is not None:
         require(compile_seconds, deadline, "compiling")
     use_precision(precision, device)
-    matcher = problem.matcher("exact", precision=precision, compiled=compiled, device=where)
+    matcher = problem.matcher("exact", precision=precision, compiled=compiled, device=where, keep=keep)
     arguments = problem.arguments(where, torch.float32)
     one_step = problem.arguments(where, torch.float32, steps=1)
     taken = sample(
@@ -60,11 +62,12 @@ def gradient(
         most=most,
     )
     micro_batch = matcher.step.micro_batch or problem.batch
-    note = f"micro-batches of {micro_batch}; first step with its adjoint {taken.first_seconds:.1f} s"
-    if device == "cuda":  # a CPU's peak has the libraries in it
+    note = f"{matcher.kept_steps} of {problem.steps} graphs kept; " if keep else ""
+    note += f"micro-batches of {micro_batch}; first step with its adjoint {taken.first_seconds:.1f} s"
+    if device == "cuda" and not keep:  # a CPU's peak has the libraries in it
         note += f"; peak {taken.peak_bytes / (micro_batch * bytes_per_image(problem.network)):.1f} × their activations"
     yield Measurement(
-        name=f"{name}, {'compiled' if compiled else 'eager'}, {precision}",
+        name=f"{name}, {'compiled' if compiled else 'eager'}, {precision}{', graphs kept' if keep else ''}",
         unit="s an iteration",
         samples=taken.seconds,
         peak_bytes=taken.peak_bytes,

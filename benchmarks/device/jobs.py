@@ -112,14 +112,15 @@ def parts_of(sizes: Sizes, device: str, data: Path | None, out: Path, around: Ar
 def _gradients(sizes: Sizes, device: str, float32: list[str]) -> Iterator[Job]:
     """Yield the gradient's jobs: eager, the wide convolutions, compiled, and eager bf16, which gains nothing, last."""
 
-    def job(name: str, precision: str, compile_seconds: float | None) -> Job:
-        how = "eager" if compile_seconds is None else "compiled"
-        arguments = (name, sizes.settings[name], precision, compile_seconds, device, sizes.samples)
-        return Job(name=f"{name}, {how}, {precision}", run=gradient, arguments=arguments)
+    def job(name: str, precision: str, compile_seconds: float | None, *, keep: bool = False) -> Job:
+        how, kept = "eager" if compile_seconds is None else "compiled", ", graphs kept" if keep else ""
+        arguments = (name, sizes.settings[name], precision, compile_seconds, keep, device, sizes.samples)
+        return Job(name=f"{name}, {how}, {precision}{kept}", run=gradient, arguments=arguments)
 
     for name in sizes.settings:
         for precision in float32:
             yield job(name, precision, None)
+            yield job(name, precision, None, keep=True)
     for name, problem in sizes.settings.items():
         for precision in float32:
             yield Job(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,15 @@ from trainables.distillation.matching import METHODS
 from trainables.experts import training
 
 TINY = dataclasses.replace(cpu_sizes().check, size=4, depth=1, width=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another: on a busy machine they cost a small network more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def gradients(precision: str, problem: MatchingProblem = TINY) -> list[Check]:
