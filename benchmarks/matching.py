@@ -82,12 +82,14 @@ class MatchingProblem:
             micro_batch = None
         elif micro_batch is None:
             budget = spare_bytes(device, share)
-            micro_batch = micro_batch_for(network, self.batch, device=device, budget_bytes=budget)
+            micro_batch = micro_batch_for(network, self.batch, device=device, budget_bytes=budget, precision=precision)
         step = InnerStep(network, precision=precision, compiled=compiled, micro_batch=micro_batch)
         kept = 0
         if keep and micro_batch is not None:
             budget = kept_graphs_budget(device, share)
-            kept = steps_to_keep(network, self.steps, self.batch, micro_batch, precision, budget_bytes=budget)
+            kept = steps_to_keep(
+                network, self.steps, self.batch, micro_batch, precision, device=device, budget_bytes=budget
+            )
         return Matcher(step, self.augmentation, method=method, kept_steps=kept)
 
     def arguments(self, device: torch.device, dtype: torch.dtype, steps: int | None = None) -> dict[str, Any]:
