@@ -12,26 +12,22 @@ from rich.console import Console
 from orchestrator.errors import UserError
 from orchestrator.results.statistics import summarize
 from orchestrator.stages.inputs import prepare_dataset
+from orchestrator.stages.local_evaluation import evaluate_here, prepare_device
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces.set_size import size_text
-from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation
 from trainables.data.datasets import ImageDataset, load
 from trainables.data.duplicates import duplicates_of
-from trainables.data.labels import default_order_labels
 from trainables.data.published import find
 from trainables.data.source import Source
 from trainables.data.synthetic import SyntheticSet, read_challenge, read_synthetic
 from trainables.errors import SyntheticSetError
 from trainables.evaluation.metrics import TESTED
 from trainables.evaluation.submission import check_normalisation, check_order
-from trainables.evaluation.training import evaluate_networks, networks_at_once
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
-from trainables.seeding import seed_of
-from trainables.workers.process import use_arithmetic
 
 __all__ = ["CHALLENGE_DEPTH", "CHALLENGE_WIDTH", "check_origin", "evaluate", "prepare_for_set"]
 
@@ -90,8 +86,7 @@ def evaluate(
     images = stored.images if stored else read_challenge(synthetic, **sizes)[0]
     path = prepare_for_set(source, config, datasets, console)
     real = load(path, splits=("train", "validation", "test"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    use_arithmetic(device.type, IEEE)
+    device = prepare_device()
     checks: dict[str, Any] = {}
     leak = duplicates_of(path).warning
     notes: list[str] = [*source.findings.notes, *([leak] if leak else [])]
@@ -107,16 +102,11 @@ def evaluate(
         f"{size_text(ipc)} of {dataset}, {real.classes} classes; {network_text(network)}; on {device_name(device)}"
     )
     torch.set_num_threads(min(torch.get_num_threads(), Machine().cores().amount))  # PyTorch ignores quotas
-    labels, pixels = default_order_labels(ipc, real.classes).to(device), images.to(device)
     settings = Protocol.challenge()
-    training: dict[str, Any] = {
-        "protocol": settings, "augmentation": Augmentation(families=real.augmentation).for_evaluation(),
-    }  # fmt: skip
-    at_once = networks_at_once(network, pixels, labels, **training, networks=networks, folder=datasets)
     with progress_bar(console, "Evaluating, epochs", networks * settings.epochs) as show:
-        measured = evaluate_networks(
-            network, real, "test", pixels, labels, **training,
-            seeds=[seed_of(seed, "finals", number) for number in range(networks)], at_once=at_once, progress=show,
+        measured = evaluate_here(
+            network, real, images, protocol=settings, networks=networks, seed=seed, folder=datasets, progress=show,
+            augmentation=Augmentation(families=real.augmentation).for_evaluation(),
         )  # fmt: skip
     summaries = {metric: summarize([getattr(metrics, metric) for metrics in measured]) for metric in TESTED}
     for metric, summary in summaries.items():

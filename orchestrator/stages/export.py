@@ -17,28 +17,24 @@ from orchestrator.results.result_json import require_finished
 from orchestrator.results.statistics import summarize
 from orchestrator.stages.evaluation import CHALLENGE_DEPTH, CHALLENGE_WIDTH, check_origin, prepare_for_set
 from orchestrator.stages.inputs import prepare_inputs
+from orchestrator.stages.local_evaluation import evaluate_here
 from orchestrator.state.looking import fetch
 from orchestrator.state.settings import SweepSettings
 from orchestrator.terminal.progress_bar import progress_bar
 from search_spaces import Comparison
-from trainables.config.arithmetic import IEEE
 from trainables.config.protocol import Protocol
 from trainables.config.reading import Reading
 from trainables.data.augmentation import Augmentation, parse_families
 from trainables.data.datasets import ImageDataset, load
 from trainables.data.export import ExportedSet, intensities_of, pixels_of, write_form
-from trainables.data.labels import default_order_labels
 from trainables.data.names import text_names
 from trainables.data.published import find
 from trainables.data.synthetic import SyntheticSet, read_synthetic
 from trainables.errors import DatasetError
-from trainables.evaluation.training import evaluate_networks, networks_at_once
 from trainables.machine import Machine
 from trainables.networks.convnet import ConvNet
 from trainables.networks.network import Network
-from trainables.seeding import seed_of
 from trainables.storage.atomic import is_disk_full, write_folder
-from trainables.workers.process import use_arithmetic
 
 __all__ = ["Request", "check_target", "export_file", "export_sweep"]
 
@@ -83,16 +79,9 @@ class _Judge:
             networks: The first so many networks of the finals.
             progress: Called with the epochs that all networks have done.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        use_arithmetic(device.type, IEEE)
-        labels = default_order_labels(len(images) // self.dataset.classes, self.dataset.classes).to(device)
-        placed = images.to(device)
-        training: dict[str, Any] = {"protocol": self.protocol, "augmentation": self.augmentation}
-        at_once = networks_at_once(self.network, placed, labels, **training, networks=networks, folder=self.folder)
-        measured = evaluate_networks(
-            self.network, self.dataset, "test", placed, labels, **training,
-            seeds=[seed_of(self.seed, "finals", number) for number in range(networks)], at_once=at_once,
-            progress=progress,
+        measured = evaluate_here(
+            self.network, self.dataset, images, protocol=self.protocol, augmentation=self.augmentation,
+            networks=networks, seed=self.seed, folder=self.folder, progress=progress,
         )  # fmt: skip
         return summarize([metrics.accuracy for metrics in measured])
 

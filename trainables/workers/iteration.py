@@ -12,10 +12,11 @@ __all__ = ["iterate"]
 
 
 def iterate(bench: Workbench, distiller: Distillation) -> Update:
-    """Run an iteration; if the GPU's memory does not suffice, run it again with half the images at a time.
+    """Run an iteration; if the GPU's memory does not suffice, run it again.
 
-    The distiller does not change its state before the gradient is computed, so the iteration can be repeated. The
-    unrolled gradient has no micro-batches, and is not tried again.
+    First no graphs are kept, which changes no value; then half the images are taken at a time. The distiller does not
+    change its state before the gradient is computed, so the iteration can be repeated. The unrolled gradient has no
+    micro-batches, and is not tried again.
 
     Raises:
         ConfigError: The memory does not suffice.
@@ -32,9 +33,17 @@ def iterate(bench: Workbench, distiller: Distillation) -> Update:
         if not is_gpu_memory_error(error):
             raise
         whole = distiller.micro_batch or min(config.batch_syn, len(distiller.images))
+    torch.cuda.empty_cache()
+    if isinstance(distiller, Distiller) and distiller.matcher.kept_steps:
+        bench.limit(distiller, distiller.micro_batch)
+        try:
+            return distiller.step()
+        except RuntimeError as error:
+            if not is_gpu_memory_error(error):
+                raise
+        torch.cuda.empty_cache()
     half = max(1, whole // 2)
     bench.limit(distiller, half)
-    torch.cuda.empty_cache()
     remedy = f"lower --memory-budget or {'batch_syn' if matches else 'batch_real'}"
     with refused_without_gpu_memory(f"with {half} images at a time", remedy):
         return distiller.step()

@@ -585,6 +585,25 @@ class TestFaults:
         assert failed.startswith("out of GPU memory with 5 images at a time")
         assert failed.endswith("; lower --memory-budget or batch_syn")
 
+    def test_without_gpu_memory_for_kept_graphs_none_is_kept_and_nothing_else_changes(
+        self, trial: Callable[..., DistillationTrial], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole, running = trial(), trial()
+        expected = whole.step()
+        gradient = Matcher.__call__
+
+        def scarce(matcher: Matcher, **arguments: Any) -> Any:
+            if matcher.kept_steps:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return gradient(matcher, **arguments)
+
+        distiller = running._distiller
+        assert isinstance(distiller, Distiller) and distiller.matcher.kept_steps > 0
+        monkeypatch.setattr(Matcher, "__call__", scarce)
+        assert running.step()["micro_batch_images"] == expected["micro_batch_images"]
+        assert distiller.matcher.kept_steps == 0
+        assert torch.equal(state_of(running)["images"], state_of(whole)["images"])
+
     @pytest.mark.parametrize("error", GPU_MEMORY_ERRORS.values(), ids=GPU_MEMORY_ERRORS.keys())
     def test_without_gpu_memory_for_the_unrolled_gradient_the_trial_ends_with_the_reason(
         self, trial: Callable[..., DistillationTrial], error: RuntimeError
