@@ -36,7 +36,7 @@ def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
     assert rungs[1].accuracy == 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_recording_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "RECORDED", tmp_path / "recorded")
     (tmp_path / "few.py").write_text(SPACE)

