@@ -63,7 +63,7 @@ def gradient(
     )
     micro_batch = matcher.step.micro_batch or problem.batch
     note = f"{matcher.kept_steps} of {problem.steps} graphs kept; " if keep else ""
-    note += f"micro-batches of {micro_batch}; first step with its adjoint {taken.first_seconds:.1f} s"
+    note += f"micro-batches of {micro_batch}; first step with its adjoint {taken.first_seconds:.2g} s"
     if device == "cuda" and not keep:  # a CPU's peak has the libraries in it
         note += f"; peak {taken.peak_bytes / (micro_batch * bytes_per_image(problem.network)):.1f} × their activations"
     yield Measurement(
