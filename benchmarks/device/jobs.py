@@ -110,7 +110,7 @@ def parts_of(sizes: Sizes, device: str, data: Path | None, out: Path, around: Ar
 
 
 def _gradients(sizes: Sizes, device: str, float32: list[str]) -> Iterator[Job]:
-    """Yield the gradient's jobs: eager, the wide convolutions, compiled, and eager bf16, which gains nothing, last."""
+    """Yield the gradient's jobs: eager, the wide convolutions, and compiled, which takes longest; bf16 only so."""
 
     def job(name: str, precision: str, compile_seconds: float | None, *, keep: bool = False) -> Job:
         how, kept = "eager" if compile_seconds is None else "compiled", ", graphs kept" if keep else ""
@@ -130,7 +130,3 @@ def _gradients(sizes: Sizes, device: str, float32: list[str]) -> Iterator[Job]:
             )
     for name, precision in sizes.compiled:
         yield job(name, precision, sizes.compile_seconds)
-    for precision in sizes.precisions:
-        if precision not in float32:
-            for name in sizes.settings:
-                yield job(name, precision, None)

@@ -72,7 +72,7 @@ def gpu_sizes() -> Sizes:
             ("Tiny ImageNet", "bf16"),
             ("Tiny ImageNet", "fp32"),
         ),
-        samples=5,
+        samples=3,
         compile_seconds=60.0,
         experts=ExpertWork(images=10_000, classes=100, size=32, width=128, depth=3, batch=256),
         at_once=(1, 2, 4, 8, 16),
@@ -94,7 +94,7 @@ def cpu_sizes() -> Sizes:
     tiny = replace(cifar100, size=64, batch=10)
     return Sizes(
         shares=Shares(
-            machine=0.1, correctness=0.3, gradient=0.62, experts=0.7, networks=0.75, sharing=0.85, headline=0.98
+            machine=0.1, correctness=0.25, gradient=0.48, experts=0.58, networks=0.65, sharing=0.78, headline=0.98
         ),
         check=MatchingProblem(images=8, classes=4, size=8, width=8, depth=2, steps=2, batch=6, alpha=0.3),
         settings={"CIFAR-100, cut": cifar100, "Tiny ImageNet, cut": tiny},

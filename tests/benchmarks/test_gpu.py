@@ -111,7 +111,6 @@ def test_it_runs_whole_on_a_pretended_gpu(tmp_path: Path) -> None:
         "tiny, a weight term by wide convolutions, tf32",
         "tiny, a weight term by ordinary convolutions, tf32",
         "tiny, compiled, tf32",
-        "tiny, eager, bf16",
         "experts, 1 at once, fp32",
         "experts, 2 at once, fp32",
         "experts, 1 at once, tf32",

@@ -29,7 +29,7 @@ def test_the_parts_end_one_after_the_other_and_within_the_time(sizes: Sizes, dev
         assert f"{name}, compiled, {precision}" in jobs
     for name in sizes.settings:
         for precision in sizes.precisions:
-            assert f"{name}, eager, {precision}" in jobs
+            assert (f"{name}, eager, {precision}" in jobs) == (precision != "bf16")
 
 
 def test_a_cpu_is_not_asked_for_tf32() -> None:
