@@ -32,10 +32,14 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str, code: in
 
 
 def start(*command: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a process in a group of its own, so that ending it ends its children and nobody else's."""
+    """Start a process in a group of its own, so that ending it ends its children and nobody else's.
+
+    It hears Ctrl-C, also where a script runs the tests in the background and so has it ignored.
+    """
     return subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
         start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
