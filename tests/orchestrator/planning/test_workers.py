@@ -9,6 +9,7 @@ from orchestrator.planning import plan as plan_module
 from orchestrator.planning import work
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.workers import RESERVED_BYTES, USED_SHARE, workers_here
+from orchestrator.stages import diagnostics
 from search_spaces import load
 from tests.support.builders import sweep_settings
 from trainables.config.protocol import Protocol
@@ -60,3 +61,4 @@ def test_the_plan_counts_with_the_workers_own_numbers() -> None:
     assert plan_module.CPU_GRAPH_FACTOR == micro_batches.CPU_GRAPH_FACTOR
     assert plan_module.GPU_GRAPH_FACTOR == micro_batches.GPU_GRAPH_FACTOR
     assert Protocol.challenge(1).batch_size == work.BATCH
+    assert diagnostics.EXPERTS * diagnostics.STARTS == work.DIAGNOSED
